@@ -1,0 +1,4 @@
+"A Colab-first deep-learning course kit."
+from importlib.metadata import version
+
+__version__ = version("coursekit")

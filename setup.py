@@ -1,0 +1,27 @@
+"All package metadata comes from settings.ini."
+from configparser import ConfigParser
+from pathlib import Path
+
+from setuptools import setup
+
+config = ConfigParser(delimiters=["="])
+config.read(Path(__file__).with_name("settings.ini"), encoding="utf-8")
+facts = config["DEFAULT"]
+run, dev = facts["run_requirements"].split(), facts["dev_requirements"].split()
+
+setup(
+    name=facts["name"],
+    version=facts["version"],
+    description=facts["description"],
+    long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    author=facts["author"],
+    license=facts["license"],
+    keywords=facts["keywords"].split(),
+    url=f"https://github.com/{facts['repo']}",
+    python_requires=f">={facts['min_python']}",
+    packages=["coursekit"],
+    install_requires=facts["requirements"].split(),
+    extras_require={"run": run, "dev": run + dev},
+    entry_points={"console_scripts": ["coursekit = coursekit.course:main"]},
+)
