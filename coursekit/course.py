@@ -157,8 +157,9 @@ def _execute(result, threads, stopped):
     if stopped():
         return
     import papermill
-    from jupyter_client import KernelManager
+    from jupyter_client import AsyncKernelManager
     from jupyter_client.kernelspec import NoSuchKernel
+    from nbclient.util import run_sync
 
     result.status, result.started = "running", time.monotonic()
     result.executed.parent.mkdir(parents=True, exist_ok=True)
@@ -166,9 +167,9 @@ def _execute(result, threads, stopped):
     status, km, log = "failed", None, tempfile.TemporaryFile()
     try:
         nb = read_notebook(result.path)
-        km = KernelManager(kernel_name=nb.metadata.get("kernelspec", {}).get("name", "python3"))
+        km = AsyncKernelManager(kernel_name=nb.metadata.get("kernelspec", {}).get("name", "python3"))
         limits = dict.fromkeys(["OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "LOKY_MAX_CPU_COUNT"], str(threads))
-        km.start_kernel(cwd=str(result.path.parent), env={**os.environ, **limits}, stdout=log, stderr=log)
+        run_sync(km.start_kernel)(cwd=str(result.path.parent), env={**os.environ, **limits}, stdout=log, stderr=log)
         result.kernel = psutil.Process(km.provisioner.pid)
         if stopped():
             raise CourseError("stopped by ctrl-C")
@@ -189,7 +190,7 @@ def _execute(result, threads, stopped):
         result.reason = result.reason or f"the kernel ended in cell {result.cell}: {' '.join(str(e).split())} {said}".strip()
     finally:
         if km and km.has_kernel:
-            km.shutdown_kernel(now=status != "passed")
+            run_sync(km.shutdown_kernel)(now=status != "passed")
         result.end("")
         log.close()
     result.seconds = round(time.monotonic() - result.started, 1)
@@ -401,7 +402,7 @@ section { border-top: 2px solid var(--line); margin-top: 2rem; } img { max-width
 {% if n.error %}<h3>Cell {{ n.error.cell }}</h3><pre>{{ n.error.lines|join("\\n") }}</pre>{% if n.error.traceback %}
 <details><summary>Traceback</summary><pre>{{ n.error.traceback }}</pre></details>{% endif %}{% endif %}
 {% if n.slowest %}<details><summary>Slowest cells</summary><table>{% for s in n.slowest %}<tr><td class="n">{{ s.seconds }} s</td><td>cell {{ s.cell }}</td><td><code>{{ s.source }}</code></td></tr>{% endfor %}</table></details>{% endif %}
-{% for t in n.tables %}<table><caption>{{ t.title }}</caption><tr>{% for c in t.columns %}<th>{{ c }}</th>{% endfor %}</tr>
+{% for t in n.tables %}<table><caption>{{ t.title }}</caption><tr>{% for c in t.columns %}<th{% if t.data and t.data[0][loop.index0] is number %} class="n"{% endif %}>{{ c }}</th>{% endfor %}</tr>
 {% for row in t.data %}<tr>{% for v in row %}<td{% if v is number %} class="n"{% endif %}>{{ "" if v is none else v }}</td>{% endfor %}</tr>{% endfor %}</table>{% endfor %}
 {% for f in n.figures %}<p><img src="{{ images[f.file] }}" alt="figure of cell {{ f.cell }}"></p>{% endfor %}
 </section>{% endfor %}</body></html>

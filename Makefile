@@ -1,0 +1,48 @@
+# make run:  every notebook at tiny scale, offline; the report is report/index.html
+# make test: the tests
+# Both make .venv first, with whatever Python 3.11 or newer PYTHON names.
+PYTHON ?= python3
+BIN = .venv/bin
+NOTEBOOKS = nbs/*.ipynb nbs/kit/*.ipynb
+
+.PHONY: run test full export refresh stamp resolve dist
+
+run: .venv/ready
+	$(BIN)/coursekit run $(NOTEBOOKS) --scale tiny
+
+test: .venv/ready
+	$(BIN)/pytest
+
+# All lessons at full scale, on the data in COURSEKIT_DATA.
+full: .venv/ready
+	$(BIN)/coursekit run --scale full
+
+# After an edit in nbs/: write coursekit/ again.
+export: .venv/ready
+	$(BIN)/nbdev-clean
+	$(BIN)/nbdev-export
+
+# Run everything at quick scale on the data in COURSEKIT_DATA and keep the outputs in the notebooks.
+refresh: .venv/ready
+	$(BIN)/coursekit run $(NOTEBOOKS) --scale quick --inplace
+
+# After a new version in settings.ini: write its tag into badges and install cells.
+stamp: .venv/ready
+	$(BIN)/python tools/stamp.py
+
+# Would coursekit change a package of Colab as it is today?
+resolve: .venv/ready
+	mkdir -p build
+	curl -fsSL https://raw.githubusercontent.com/googlecolab/backend-info/main/pip-freeze.gpu.txt -o build/freeze.txt
+	COLAB_FREEZE=build/freeze.txt $(BIN)/pytest tests/test_package.py -k colab -rs
+
+# The files of a release; TAG must be the version in settings.ini.
+dist: .venv/ready
+	test "$(TAG)" = "v$$($(BIN)/python setup.py --version)"
+	$(BIN)/python -m build --outdir dist
+
+.venv/ready: settings.ini setup.py pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit("coursekit needs Python 3.11 or newer: make PYTHON=python3.12 ..." if sys.version_info < (3, 11) else 0)'
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[dev]'
+	touch $@

@@ -1,0 +1,232 @@
+"The course runner as a person meets it: the command line, failing notebooks, ctrl-C, the report."
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import nbformat
+import psutil
+import pytest
+from conftest import ROOT, command
+
+from coursekit.course import _kind, defaults, parse_parameters, read_notebook
+from coursekit.workspace import CourseError
+
+PARAMETERS = 'scale = "quick"  # why\nlr = 0.1\nn = 3\nextensions = False'
+
+
+@pytest.fixture
+def make(tmp_path):
+    "Make a notebook with a parameters cell and the given code cells."
+    def make(name, *sources, parameters=PARAMETERS, kernel="python3"):
+        cells = [nbformat.v4.new_markdown_cell("# A title")]
+        if parameters:
+            cells.append(nbformat.v4.new_code_cell(parameters, metadata={"tags": ["parameters"]}))
+        nb = nbformat.v4.new_notebook(cells=[*cells, *map(nbformat.v4.new_code_cell, sources)])
+        nb.metadata.kernelspec = {"name": kernel, "display_name": kernel, "language": "python"}
+        path = tmp_path / f"{name}.ipynb"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        nbformat.write(nb, path)
+        return path
+    return make
+
+
+def report(out):
+    "{name: what report.json says of a notebook}."
+    return {n["name"]: n for n in json.loads((out / "report.json").read_text())["notebooks"]}
+
+
+def started(tmp_path):
+    "Whether any notebook was executed."
+    return list((tmp_path / "out").rglob("*.ipynb"))
+
+
+# Before anything runs
+
+@pytest.mark.parametrize("options, words", [
+    (["-p", "scal=tiny"], "no notebook here has a parameter 'scal'; did you mean 'scale'?"),
+    (["-p", "scale=3"], "3 is a whole number, but in a.ipynb scale is a word (there 'quick')"),
+    (["-p", "n=many"], "many is a word, but in a.ipynb n is a whole number"),
+    (["-p", "n=1.5"], "1.5 is a number"),
+    (["-p", "extensions=1"], "extensions is True or False"),
+    (["-p", "scale"], "no notebook here has a parameter 'scale'"),
+    (["--scale", "huge"], "choose 'tiny', 'quick' or 'full'"),
+    (["nowhere.ipynb"], "There is no notebook nowhere.ipynb"),
+])
+def test_a_wrong_command_is_a_sentence_before_a_kernel_starts(make, tmp_path, options, words):
+    done = command("run", make("a", "1/0"), *options, "--out", tmp_path / "out")
+    assert done.returncode == 2 and words in done.stderr and "Traceback" not in done.stderr
+    assert not started(tmp_path)
+
+
+@pytest.mark.parametrize("parameters, words", [
+    (None, "has 0 cells tagged 'parameters': one is expected"),
+    ("scale = pick()", "holds more than 'name = literal' lines"),
+    ("import os", "holds more than 'name = literal' lines"),
+    ("scale = ", "holds more than 'name = literal' lines"),
+])
+def test_a_wrong_parameters_cell_is_a_sentence_before_a_kernel_starts(make, tmp_path, parameters, words):
+    done = command("run", make("good"), make("a", parameters=parameters), "--out", tmp_path / "out")
+    assert done.returncode == 2 and words in done.stderr and not started(tmp_path)
+
+
+def test_two_parameters_cells_are_one_too_many(make):
+    nb = read_notebook(make("a"))
+    nb.cells.append(nb.cells[1])
+    with pytest.raises(CourseError, match="a has 2 cells"):
+        defaults(nb, "a")
+
+
+def test_literals_are_read_as_python_and_as_yaml_would():
+    known = {"a": {"scale": "quick", "lr": 0.1, "n": 3, "on": False, "what": None, "sizes": [1]}}
+    got = parse_parameters(["scale=tiny", "lr=1e-3", "n=-2", "on=true", "what=3", "sizes=[1, 2]"], known)
+    assert got == {"scale": "tiny", "lr": 1e-3, "n": -2, "on": True, "what": 3, "sizes": [1, 2]}
+    assert parse_parameters(["lr=1", "scale='3'"], known) == {"lr": 1, "scale": "3"}
+    assert _kind([1]) == "a list"
+
+
+def test_no_lessons_here(tmp_path):
+    done = command("run", cwd=tmp_path)
+    assert done.returncode == 2 and "There are no lessons here" in done.stderr
+
+
+def test_the_report_is_never_written_over_the_sources(make, tmp_path):
+    source = make("a", "x = 1")
+    before = source.read_bytes()
+    done = command("run", source, "--out", tmp_path)
+    assert done.returncode == 2 and "choose another folder with --out" in done.stderr and source.read_bytes() == before
+
+
+def test_an_unwritable_report_folder(make, tmp_path):
+    (tmp_path / "file").touch()
+    done = command("run", make("a"), "--out", tmp_path / "file" / "out")
+    assert done.returncode == 2 and "Can't write in" in done.stderr
+
+
+# Running
+
+def test_one_failing_notebook_does_not_stop_the_rest(make, tmp_path):
+    good = make("good", "import os\nassert scale == 'tiny' and n == 3\nos.environ['OMP_NUM_THREADS']")
+    bad = make("deep/bad", "# %% [markdown]", "def f():\n    return 1 / 0\n\nf()\nlast = 1")
+    dead = make("dead", "import os\nos._exit(3)")
+    kernel = make("kernel", kernel="cobol")
+    broken = tmp_path / "broken.ipynb"
+    broken.write_text('{"cells": [')
+    done = command("run", bad, dead, kernel, broken, good, "--scale", "tiny", "--out", tmp_path / "out", "--jobs", 2)
+    assert done.returncode == 1 and "1 of 5 passed" in done.stdout, done.stdout + done.stderr
+    got = report(tmp_path / "out")
+    assert [n["status"] for n in got.values()] == ["failed"] * 4 + ["passed"] and list(got)[-1] == "good"
+    assert got["deep/bad"]["reason"] == "ZeroDivisionError: division by zero"
+    assert "->   4 f()" in got["deep/bad"]["error"]["lines"] and got["deep/bad"]["error"]["cell"] == 4
+    assert "the kernel ended in cell 3" in got["dead"]["reason"] and "os._exit(3)" in got["dead"]["error"]["lines"][1]
+    assert "no kernel is called 'cobol'" in got["kernel"]["reason"]
+    assert "broken.ipynb is not a notebook" in got["broken"]["reason"]
+    assert got["good"]["peak_mb"] > 10 and got["good"]["slowest"] and got["good"]["parameters"] == {"scale": "tiny"}
+    threads = nbformat.read(tmp_path / "out" / "good.ipynb", 4).cells[-1].outputs[0].data["text/plain"]
+    assert int(threads.strip("'")) == max(1, len(os.sched_getaffinity(0)) // 2)
+
+
+def test_a_failure_elsewhere_goes_by_its_own_cell(make, tmp_path):
+    "The line that is marked is the cell's own, not one of a library that it called."
+    path = make("a", "import json\nx = 0\njson.loads('{')")
+    command("run", path, "--out", tmp_path / "out")
+    assert "->   3 json.loads('{')" in report(tmp_path / "out")["a"]["error"]["lines"]
+
+
+def test_time_is_limited(make, tmp_path):
+    slow = make("slow", "import time\ntime.sleep(60)")
+    start = time.monotonic()
+    done = command("run", slow, make("good"), "--timeout", 4, "--out", tmp_path / "out")
+    got = report(tmp_path / "out")
+    assert done.returncode == 1 and time.monotonic() - start < 30
+    assert "took longer than 4 s" in got["slow"]["reason"] and got["good"]["status"] == "passed"
+    assert "time.sleep(60)" in "\n".join(got["slow"]["error"]["lines"])
+
+
+@pytest.mark.parametrize("sig", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_stops_the_kernels_and_leaves_a_true_report(make, tmp_path, sig):
+    mark = f"mark-{os.getpid()}-{sig}"
+    slow = make("slow", f"import subprocess, time\nsubprocess.Popen(['sleep', '987', '{mark}'][:2])\ntime.sleep(987)")
+    paths = [make("a"), slow, make("later")]
+    run = subprocess.Popen([Path(sys.executable).with_name("coursekit"), "run", *paths, "--jobs", "1", "--out", tmp_path / "out"],
+                           stdout=subprocess.PIPE, text=True)
+    me = psutil.Process(run.pid)
+    for _ in range(300):
+        if (tree := me.children(recursive=True)) and any(p.name() == "sleep" for p in tree):
+            break
+        time.sleep(0.1)
+    time.sleep(0.5)
+    run.send_signal(sig)
+    assert run.wait(30) == 130
+    got = report(tmp_path / "out")
+    assert {n: r["status"] for n, r in got.items()} == {"a": "passed", "slow": "stopped", "later": "not run"}
+    assert not [p for p in tree if p.is_running() and p.status() != psutil.STATUS_ZOMBIE]
+
+
+def test_the_parameters_of_one_notebook_are_not_given_to_another(make, tmp_path):
+    a = make("a", "assert n == 7")
+    b = make("b", "assert 'n' not in globals()", parameters='scale = "quick"')
+    assert command("run", a, b, "-p", "n=7", "--out", tmp_path / "out").returncode == 0
+
+
+def test_a_second_run_replaces_the_first(make, tmp_path):
+    path = make("a", "x = 1")
+    command("run", path, "--out", tmp_path / "out")
+    make("a", "1/0")
+    assert command("run", path, "--out", tmp_path / "out").returncode == 1
+    assert report(tmp_path / "out")["a"]["status"] == "failed"
+
+
+# The report
+
+HOSTILE = "<script>alert(1)</script>"
+
+
+def test_whatever_a_notebook_printed_is_escaped(make, tmp_path):
+    path = make("a", "import pandas as pd\nfrom coursekit.workspace import show_table\n"
+                     f"show_table(pd.DataFrame({{'x<b>': ['{HOSTILE}', None], 'y': [1, 2.5]}}), '{HOSTILE}')",
+                "import matplotlib.pyplot as plt\nplt.plot([1])\nplt.show()", f"raise ValueError('{HOSTILE}')")
+    command("run", path, "--out", tmp_path / "out")
+    page, got = (tmp_path / "out" / "index.html").read_text(), report(tmp_path / "out")["a"]
+    assert HOSTILE not in page and "&lt;script&gt;" in page and "x&lt;b&gt;" in page
+    assert got["tables"][0]["title"] == HOSTILE and got["tables"][0]["data"] == [[HOSTILE, 1.0], [None, 2.5]]
+    assert (tmp_path / "out" / got["figures"][0]["file"]).read_bytes()[:4] == b"\x89PNG"
+    assert "data:image/png;base64," in page and "http" not in page.replace("http://www.w3.org", "")
+
+
+def test_a_table_without_rows_and_nan(make, tmp_path):
+    path = make("a", "import pandas as pd\nfrom coursekit.workspace import show_table\nshow_table(pd.DataFrame({'x': []}), 'empty')\n"
+                     "show_table(pd.DataFrame({'x': [float('nan'), float('inf')]}, index=pd.Index(['p', 'q'], name='row')), 'odd')")
+    assert command("run", path, "--out", tmp_path / "out").returncode == 0
+    tables = report(tmp_path / "out")["a"]["tables"]
+    assert tables[0]["data"] == [] and tables[1]["columns"] == ["row", "x"]
+
+
+# In place
+
+def test_inplace_writes_outputs_only(make, tmp_path):
+    widget = "import ipywidgets\nipywidgets.IntSlider()"
+    path, bad = make("a", "print(scale)", widget), make("bad", "1/0")
+    before, bad_before = nbformat.read(path, 4), bad.read_bytes()
+    done = command("run", path, bad, "--scale", "tiny", "--inplace", "--out", tmp_path / "out")
+    after = nbformat.read(path, 4)
+    assert done.returncode == 1 and bad.read_bytes() == bad_before
+    assert [c.source for c in after.cells] == [c.source for c in before.cells] and after.cells[2].outputs[0].text == "tiny\n"
+    assert after.metadata == before.metadata and "widget" not in path.read_text().replace("ipywidgets", "")
+    once = path.read_bytes()
+    command("run", path, "--scale", "tiny", "--inplace", "--out", tmp_path / "out")
+    assert path.read_bytes() == once
+
+
+def test_plain_papermill_runs_a_lesson(tmp_path):
+    done = subprocess.run([sys.executable, "-m", "papermill", ROOT / "nbs/00_start.ipynb", tmp_path / "out.ipynb", "-p", "scale", "tiny"],
+                          capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+
+
+def test_doctor_command():
+    done = command("doctor")
+    assert done.returncode == 0 and "torch" in done.stdout and "scale full" in done.stdout

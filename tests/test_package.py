@@ -1,0 +1,135 @@
+"The package: metadata, size of an import, what an installation holds, and that Colab stays as it is."
+import importlib.metadata
+import os
+import re
+import subprocess
+import sys
+import time
+import tomllib
+import zipfile
+from pathlib import Path
+
+import pytest
+from conftest import ROOT
+
+sys.path.insert(0, str(ROOT / "tools"))
+import stamp
+
+
+def settings():
+    "The facts in settings.ini."
+    from configparser import ConfigParser
+
+    config = ConfigParser(delimiters=["="])
+    config.read(ROOT / "settings.ini")
+    return config["DEFAULT"]
+
+
+def test_pyproject_says_the_same_as_settings():
+    project, facts = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"], settings()
+    assert project["name"] == facts["name"] and project["requires-python"] == f">={facts['min_python']}"
+
+
+def test_installed_metadata_comes_from_settings():
+    meta, facts = importlib.metadata.metadata("coursekit"), settings()
+    assert meta["Version"] == facts["version"] and meta["Summary"] == facts["description"]
+    assert set(meta.get_all("Provides-Extra")) == {"run", "dev"}
+
+
+def python(code):
+    "Run code in a fresh interpreter; its output."
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
+
+
+def test_import_is_light():
+    code = "import sys, time; t = time.perf_counter(); import coursekit; print(time.perf_counter() - t, 'torch' in sys.modules)"
+    took, torch = zip(*(python(code).split() for _ in range(5)))
+    assert min(map(float, took)) < 0.150 and set(torch) == {"False"}
+
+
+def test_help_is_quick():
+    def seconds():
+        start = time.perf_counter()
+        subprocess.run([Path(sys.executable).with_name("coursekit"), "--help"], check=True, capture_output=True)
+        return time.perf_counter() - start
+    assert min(seconds() for _ in range(5)) < 0.400
+
+
+def online():
+    "Whether packages can be fetched here."
+    asked = subprocess.run([sys.executable, "-m", "uv", "pip", "compile", "-q", "-"], input="platformdirs", capture_output=True, text=True)
+    return asked.returncode == 0
+
+
+@pytest.fixture(scope="module")
+def network():
+    if not online():
+        pytest.skip("packages can't be fetched here: no network")
+
+
+def test_sdist_to_wheel_to_install(network, tmp_path):
+    subprocess.run([sys.executable, "-m", "build", "--outdir", tmp_path, ROOT], check=True, capture_output=True)  # the wheel is built from the sdist
+    wheel = next(tmp_path.glob("*.whl"))
+    inside = zipfile.ZipFile(wheel).namelist()
+    assert {"coursekit/workspace.py", "coursekit/data.py", "coursekit/course.py"} <= set(inside)
+    assert any(name.endswith("LICENSE") for name in inside) and not any(name.startswith(("tests", "nbs")) for name in inside)
+    subprocess.run([sys.executable, "-m", "venv", tmp_path / "v"], check=True)
+    new = tmp_path / "v" / "bin" / "python"
+    subprocess.run([new, "-m", "pip", "install", "-q", "--no-deps", wheel], check=True, capture_output=True)
+    got = subprocess.run([new, "-c", "import coursekit; print(coursekit.__version__)"], capture_output=True, text=True, cwd=tmp_path)
+    assert got.stdout.strip() == settings()["version"], got.stderr
+
+
+def colab_versions():
+    "{package: version} of Colab's freeze, without local versions, addresses and CUDA packages."
+    text = Path(os.environ.get("COLAB_FREEZE", ROOT / "tests" / "colab-freeze.txt")).read_text()
+    rows = re.findall(r"^([\w.-]+)==([^+\s]+)\S*$", text, re.M)
+    return {n: v for n, v in rows if not re.match(r"nvidia|cuda|cupy|triton|cucim", n) and not n.endswith("-cu12")}
+
+
+def resolve(requirements, versions, tmp_path):
+    "Resolve for Colab's Python with its versions held; the finished process."
+    (tmp_path / "held.txt").write_text("\n".join(f"{n}=={v}" for n, v in versions.items()))
+    return subprocess.run([sys.executable, "-m", "uv", "pip", "compile", "-q", "--no-header", "--no-annotate", "--python-version", "3.13",
+                           "--python-platform", "linux", "-c", tmp_path / "held.txt", "-"],
+                          input="\n".join(requirements), capture_output=True, text=True)
+
+
+def needs(extra=""):
+    "What coursekit requires, with an extra."
+    rows = [r.split(";") for r in importlib.metadata.requires("coursekit")]
+    return [r[0] for r in rows if len(r) == 1 or re.search(r"extra == .(\w+)", r[1])[1] == extra]
+
+
+def test_installing_changes_nothing_on_colab(network, tmp_path):
+    versions = colab_versions()
+    assert len(versions) > 300 and "torch" in versions
+    for extra in "", "run":
+        done = resolve(needs(extra), versions, tmp_path)
+        assert done.returncode == 0, f"coursekit[{extra}] would change a package of Colab:\n{done.stderr}"
+        got = dict(re.findall(r"^([\w.-]+)==(\S+)$", done.stdout, re.M))
+        assert "torch" in got
+        changed = {n: (versions[n], v) for n, v in got.items() if n in versions and v != versions[n]}
+        assert not changed
+
+
+def test_every_runtime_requirement_is_on_colab():
+    on_colab = {n.lower().replace("_", "-") for n in colab_versions()}
+    assert {re.match(r"[\w-]+", r)[0] for r in needs()} <= on_colab
+
+
+def test_the_colab_check_can_fail(network, tmp_path):
+    newer = [*needs(), f"pandas>{colab_versions()['pandas']}"]
+    assert resolve(newer, colab_versions(), tmp_path).returncode != 0
+
+
+def test_badges_and_install_cells_have_the_version_of_settings():
+    for path in stamp.files():
+        text = path.read_text()
+        assert stamp.stamped(text, *stamp.facts()) == text, f"{path.name} names another tag: make stamp"
+    repo, version = stamp.facts()
+    for path in (ROOT / "nbs").glob("*.ipynb"):
+        text = path.read_text()
+        assert f"/github/{repo}/blob/v{version}/nbs/{path.name}" in text, f"{path.name} has no badge"
+        assert f"https://github.com/{repo}/archive/refs/tags/v{version}.tar.gz" in text, f"{path.name} has no install cell"
+    assert stamp.stamped("github.com/a/b/archive/refs/tags/v9.9.tar.gz", "x/y", "1.0") == "github.com/x/y/archive/refs/tags/v1.0.tar.gz"
