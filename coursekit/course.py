@@ -439,7 +439,7 @@ def refresh(path,     # the notebook to write into
             cell.execution_count, cell.outputs = None, [o for o in map(_still, ran.outputs) if o]
     nb.metadata.pop("widgets", None)
     with atomic_path(path) as part:
-        part.write_text(nbformat.writes(nb), encoding="utf-8")
+        part.write_text(nbformat.writes(nb) + "\n", encoding="utf-8")
 
 
 def _still(output):

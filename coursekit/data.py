@@ -17,9 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import joblib
-import matplotlib.pyplot as plt
 import numpy as np
-import pandas as pd
 from PIL import Image, ImageDraw, ImageOps
 
 from .workspace import CourseError, DATASETS, atomic_path, find_folder, n_cores, tidy
@@ -33,6 +31,8 @@ def decode(source,    # a path, or an open binary file
           ):          # uint8 array, shape (height, width, 3)
     "Read an image as RGB: upright by its EXIF tag, transparency on white, 16 bits cut to 8."
     with Image.open(source) as im:
+        if not size and im.mode == "RGB" and not im.info:
+            return np.asarray(im)  # nothing to mend, as in most small PNG files
         if size:
             target = [max(size, round(side * size / min(im.size))) for side in im.size]
             if im.getexif().get(ORIENTATION, 1) > 4:  # lies on its side
@@ -49,24 +49,29 @@ def decode(source,    # a path, or an open binary file
             im = im.resize(target, Image.Resampling.BICUBIC)
         return np.asarray(im)
 
-# %% ../nbs/01_data.ipynb #8a67d705
+# %% ../nbs/01_data.ipynb #cf1fe4f0
 def _decode_chunk(root, names, size):
-    "Decode files one after the other; None for one that is no image."
-    out = []
+    "Decode files: their pixels end to end, and their shapes, (0, 0) for one that is no image."
+    pixels, shapes = [np.empty(0, np.uint8)], []
     for name in names:
         try:
-            out.append(decode(root / name, size))
+            image = decode(os.path.join(root, name), size)
         except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
-            out.append(None)
-    return out
+            shapes.append((0, 0))
+            continue
+        pixels.append(image.ravel())
+        shapes.append(image.shape[:2])
+    return np.concatenate(pixels), shapes
 
 
 def _decode_all(root, names, size):
-    "Decode files on all cores, in order."
-    chunks = [names[i:i + 128] for i in range(0, len(names), 128)]
+    "Decode files on all cores, in order: pixels and shapes as from `_decode_chunk`."
+    n = max(16, min(1000, len(names) // (4 * n_cores())))
+    chunks = [names[i:i + n] for i in range(0, len(names), n)]
     jobs = min(n_cores(), len(chunks))  # loky, because a function made in a notebook can't be sent to a spawned process
     done = joblib.Parallel(jobs)(joblib.delayed(_decode_chunk)(root, c, size) for c in chunks)
-    return [im for chunk in done for im in chunk]
+    pixels, shapes = zip(*done)
+    return np.concatenate(pixels), np.array([shape for chunk in shapes for shape in chunk], np.int64)
 
 # %% ../nbs/01_data.ipynb #2d936b82
 def _as_images(pixels, shapes):
@@ -93,22 +98,17 @@ def _pixels(ws, root, names, size):
     "All of `names` as images, with which of them could be read and a hash of the pixels; kept on disk."
     folder = ws.local / "arrays" / f"{root.name}-{_cache_key(root, names, size)}"
     if not folder.is_dir():
-        images = _decode_all(root, names, size)
-        good = np.array([im is not None for im in images])
-        if not good.any():
+        pixels, shapes = _decode_all(root, names, size)
+        if not shapes.any():
             raise CourseError(f"None of the {len(names)} files in {tidy(root)} is an image: "
                               "is this the right folder, and was it unpacked?")
-        images = [im for im in images if im is not None]
-        pixels = np.concatenate([im.ravel() for im in images])
-        shapes = np.array([im.shape[:2] for im in images], np.int32)
         with atomic_path(folder) as part:
             part.mkdir()
             np.save(part / "pixels.npy", pixels)
-            np.savez(part / "about.npz", shapes=shapes, good=good,
-                     hash=hashlib.sha256(pixels.data).hexdigest())
+            np.savez(part / "about.npz", shapes=shapes, hash=hashlib.sha256(pixels).hexdigest())
     about = np.load(folder / "about.npz")
-    pixels = np.load(folder / "pixels.npy", mmap_mode="r")
-    return _as_images(pixels, about["shapes"].astype(np.int64)), about["good"], str(about["hash"])
+    good = about["shapes"].any(1)
+    return _as_images(np.load(folder / "pixels.npy", mmap_mode="r"), about["shapes"][good]), good, str(about["hash"])
 
 # %% ../nbs/01_data.ipynb #fa93c569
 @dataclass(frozen=True)
@@ -328,6 +328,8 @@ def contact_sheet(splits,
                   ncols=10,
                  ):               # a matplotlib Figure
     "Images of every class, with the class above each."
+    import matplotlib.pyplot as plt
+
     idx = getattr(splits, part)
     groups = [_spaced(idx[splits.labels[idx] == c], per_class) for c in range(len(splits.classes))]
     chosen = [g[j] for j in range(per_class) for g in groups if j < len(g)]
@@ -348,6 +350,8 @@ def contact_sheet(splits,
 # %% ../nbs/01_data.ipynb #8933f506
 def class_counts(splits): # a DataFrame: a row a class, a column a part
     "How many images of each class each part has."
+    import pandas as pd
+
     parts = {p: np.bincount(splits.labels[getattr(splits, p)], minlength=len(splits.classes))
              for p in ("train", "valid", "test")}
     return pd.DataFrame(parts, index=pd.Index(splits.classes, name="class")).assign(total=lambda df: df.sum(axis=1))
@@ -511,6 +515,8 @@ def image_table(table,           # a CSV file, or a DataFrame
                 test=0.15,       # share of all
                ) -> Splits:
     "Your own images, from a table of file names and labels."
+    import pandas as pd
+
     root = Path(root).expanduser()
     df = table if isinstance(table, pd.DataFrame) else pd.read_csv(table, dtype=str)
     for column in (image, label):

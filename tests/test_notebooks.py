@@ -1,0 +1,88 @@
+"The notebooks as they are committed: they run, they are clean, they export to the package, and their exercises can fail."
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import pytest
+from conftest import ROOT, command
+
+from coursekit.course import defaults, read_notebook
+
+NOTEBOOKS = sorted((ROOT / "nbs").rglob("[0-9][0-9]_*.ipynb"))
+LESSONS = [p for p in NOTEBOOKS if p.parent.name == "nbs"]
+
+
+def names(path):
+    return path.relative_to(ROOT / "nbs").with_suffix("").as_posix()
+
+
+def test_the_kit_notebooks_run_at_tiny_scale(tmp_path):
+    done = command("run", *(ROOT / "nbs" / "kit").glob("*.ipynb"), "--scale", "tiny", "--out", tmp_path / "out")
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_clean_and_export_leave_no_difference(tmp_path):
+    for name in "nbs", "coursekit", "pyproject.toml", "settings.ini", "README.md":
+        (shutil.copytree if (ROOT / name).is_dir() else shutil.copy)(ROOT / name, tmp_path / name)
+    for tool in "nbdev-clean", "nbdev-export":
+        subprocess.run([Path(sys.executable).with_name(tool)], cwd=tmp_path, check=True, capture_output=True)
+    for path in [*NOTEBOOKS, *(ROOT / "coursekit").glob("*.py"), ROOT / "pyproject.toml"]:
+        copy = tmp_path / path.relative_to(ROOT)
+        assert copy.read_text() == path.read_text(), f"{path.name}: run make export"
+    assert {p.name for p in (tmp_path / "coursekit").glob("*.py")} == {p.name for p in (ROOT / "coursekit").glob("*.py")}
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=names)
+def test_a_committed_notebook(path):
+    nb = read_notebook(path)
+    assert defaults(nb, path.name)["scale"] == "quick"
+    code = [c for c in nb.cells if c.cell_type == "code"]
+    assert any(c.outputs for c in code), "no output is committed: make refresh"
+    assert not [o for c in code for o in c.outputs if o.output_type == "error"]
+    assert "widgets" not in nb.metadata and not [c for c in code if "injected-parameters" in c.metadata.get("tags", [])]
+    assert not [o for c in code for o in c.outputs if "application/vnd.jupyter.widget-view+json" in o.get("data", {})]
+    assert path.stat().st_size < 1.5e6
+    assert not re.search(r"/(root|work|tmp|home)/", str([c.outputs for c in code])), "a path of somebody's machine is in the notebook"
+
+
+@pytest.mark.parametrize("path", LESSONS, ids=names)
+def test_a_committed_lesson_is_on_real_data(path):
+    outputs = [str(o) for c in read_notebook(path).cells if c.cell_type == "code" for o in c.outputs]
+    assert not any("stand-in for" in o for o in outputs)
+    assert any("image/png" in o for o in outputs)
+
+
+# Exercises: the solution passes, a blank answer and two wrong ones do not.
+WRONG = {
+    "00_start": ["def n_epochs(ws): return 15", "def n_epochs(ws): return ws.pick(tiny=1, quick=100, full=15)"],
+    "01_data": ["def imbalance(splits): return 1.0",
+                "def imbalance(splits):\n    total = class_counts(splits).total\n    return total.max() / total.min()"],
+}
+
+
+@pytest.mark.parametrize("path", LESSONS, ids=names)
+def test_the_checks_of_exercises_can_fail(path, ws):
+    from coursekit import data
+
+    cells = {t: [c.source for c in read_notebook(path).cells if t in c.metadata.get("tags", [])] for t in ("exercise", "solution", "check")}
+    assert len(cells["exercise"]) == len(cells["solution"]) == len(cells["check"]) == 1
+    lesson = {"ws": ws, "np": data.np, **vars(data)}
+    if path.stem == "01_data":
+        lesson |= {"cifar": data.cifar10(ws), "breeds": data.pets(ws, size=32)}
+
+    def passes(answer):
+        space = dict(lesson)
+        exec(answer, space)
+        try:
+            exec(cells["check"][0], space)
+        except AssertionError as e:
+            assert str(e), "a failing check says what is wrong"
+            return False
+        return True
+
+    assert passes(cells["solution"][0])
+    assert not any(passes(wrong) for wrong in [*cells["exercise"], *WRONG[path.stem]])
+    assert len(WRONG[path.stem]) == 2
