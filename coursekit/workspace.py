@@ -22,7 +22,6 @@ import uuid
 from dataclasses import dataclass
 from pathlib import Path
 
-import joblib
 import platformdirs
 import psutil
 
@@ -257,9 +256,11 @@ def _reach(hosts, seconds=5):
         t.join(max(0, end - time.monotonic()))
     return {name: answers.get(url, f"no answer in {seconds} s") for name, url in hosts.items()}
 
-# %% ../nbs/kit/00_workspace.ipynb #d0c367f8
+# %% ../nbs/kit/00_workspace.ipynb #82355706
 def n_cores():
     "How many cores this process may use."
+    import joblib
+
     return joblib.cpu_count()
 
 

@@ -41,10 +41,15 @@ def python(code):
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
 
 
+def some_try_is_below(limit, seconds):
+    "Whether one of 30 tries takes less than `limit` seconds: other work on the machine only ever makes it longer."
+    return any(seconds() < limit for _ in range(30))
+
+
 def test_import_is_light():
     code = "import sys, time; t = time.perf_counter(); import coursekit; print(time.perf_counter() - t, 'torch' in sys.modules)"
-    took, torch = zip(*(python(code).split() for _ in range(5)))
-    assert min(map(float, took)) < 0.150 and set(torch) == {"False"}
+    assert python(code).split()[1] == "False"
+    assert some_try_is_below(0.150, lambda: float(python(code).split()[0]))
 
 
 def test_help_is_quick():
@@ -52,7 +57,8 @@ def test_help_is_quick():
         start = time.perf_counter()
         subprocess.run([Path(sys.executable).with_name("coursekit"), "--help"], check=True, capture_output=True)
         return time.perf_counter() - start
-    assert min(seconds() for _ in range(5)) < 0.400
+    assert some_try_is_below(0.400, seconds)
+    assert python("import sys, coursekit.course; print({'torch', 'numpy', 'pandas'} & set(sys.modules))") == "set()"
 
 
 def online():
