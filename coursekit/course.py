@@ -300,7 +300,7 @@ class _Display:
                 if r.name not in self.tasks:
                     self.tasks[r.name] = self.bars.add_task(r.name, total=1, where="")
                 took, expected = time.monotonic() - r.started, self.expected.get(r.name)
-                left = f"about {max(0, expected - took):.0f} s left" if expected else f"{took:.0f} s"
+                left = f"about {expected - took:.0f} s left" if expected and took < expected else f"{took:.0f} s"
                 self.bars.update(self.tasks[r.name], completed=min(0.99, took / expected) if expected else 0,
                                  where=f"cell {r.cell}, {left}  {r.heading[:40]}")
             elif r.status != "not run" and r.name not in self.said:
@@ -485,7 +485,7 @@ def run(
     known = read_parameters(paths)
     given = ([f"scale={scale}"] if scale else []) + (p or [])
     parameters = parse_parameters(given, {k.name: v for k, v in known.items()})
-    signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGINT))
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a polite kill ends like ctrl-C
     results, stopped = run_notebooks(paths, parameters, jobs, out, timeout, known)
     if inplace:
         for r in results:

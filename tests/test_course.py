@@ -137,13 +137,13 @@ def test_a_failure_elsewhere_goes_by_its_own_cell(make, tmp_path):
 
 
 def test_time_is_limited(make, tmp_path):
-    slow = make("slow", "import time\ntime.sleep(60)")
+    slow = make("slow", "import time\ntime.sleep(600)")
     start = time.monotonic()
-    done = command("run", slow, make("good"), "--timeout", 4, "--out", tmp_path / "out")
+    done = command("run", slow, make("good"), "--timeout", 15, "--out", tmp_path / "out")
     got = report(tmp_path / "out")
-    assert done.returncode == 1 and time.monotonic() - start < 30
-    assert "took longer than 4 s" in got["slow"]["reason"] and got["good"]["status"] == "passed"
-    assert "time.sleep(60)" in "\n".join(got["slow"]["error"]["lines"])
+    assert done.returncode == 1 and time.monotonic() - start < 50
+    assert "took longer than 15 s" in got["slow"]["reason"] and got["good"]["status"] == "passed"
+    assert "time.sleep(600)" in "\n".join(got["slow"]["error"]["lines"])
 
 
 @pytest.mark.parametrize("sig", [signal.SIGINT, signal.SIGTERM])
