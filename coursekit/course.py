@@ -4,9 +4,10 @@
 __all__ = ['PAGE', 'app', 'read_notebook', 'defaults', 'parse_parameters', 'Result', 'run_notebooks', 'read_parameters',
            'machine', 'write_report', 'refresh', 'lessons', 'run', 'doctor', 'main']
 
-# %% ../nbs/kit/04_course.ipynb #807355d0
+# %% ../nbs/kit/04_course.ipynb #0f3d1cfb
 import ast
 import base64
+import contextlib
 import difflib
 import importlib.metadata
 import json
@@ -18,6 +19,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -27,7 +29,7 @@ from typing import Annotated, Optional
 import psutil
 import typer
 
-from .workspace import PACKAGES, SCALES, TABLE, CourseError, _version, atomic_path, cpu_name, n_cores, tidy
+from .workspace import PACKAGES, SCALES, TABLE, CourseError, _version, atomic_path, cpu_name, n_cores, tidy, try_writing
 
 # %% ../nbs/kit/04_course.ipynb #22bd66d4
 def read_notebook(path):
@@ -65,7 +67,9 @@ def parse_parameters(given,  # ["name=value", ...]
     for text in given:
         name, eq, value = text.partition("=")
         owners = {nb: d[name] for nb, d in known.items() if name in d}
-        if not eq or not owners:
+        if not eq:
+            raise CourseError(f"-p {text}: write NAME=VALUE, such as -p scale=tiny.")
+        if not owners:
             names = sorted({n for d in known.values() for n in d})
             near = difflib.get_close_matches(name, names, 1)
             raise CourseError(f"-p {text}: no notebook here has a parameter {name!r}"
@@ -75,6 +79,8 @@ def parse_parameters(given,  # ["name=value", ...]
             if not _fits(out[name], default):
                 raise CourseError(f"-p {text}: {value} is {_kind(out[name])}, but in {nb} {name} is {_kind(default)} "
                                   f"(there {default!r}).")
+    if out.get("scale", "tiny") not in SCALES:
+        raise CourseError(f"The scale is {out['scale']!r}: choose 'tiny', 'quick' or 'full'.")
     return out
 
 
@@ -108,11 +114,11 @@ class Result:
     path: Path
     executed: Path           # where papermill writes it, with its outputs
     parameters: dict
-    status: str = "not run"  # then running, then passed, failed or stopped
+    status: str = "not run"  # then running, ending, and passed, failed or stopped
     reason: str = ""         # why it failed, in a sentence
     seconds: float = 0.0
     peak_mb: float = 0.0     # of the kernel and its children together
-    cell: int = 0            # the cell at work
+    cell: int = 0            # the cell at work: its place in the notebook, from 1
     heading: str = ""        # the last heading before it
     cell_seconds: dict = field(default_factory=dict)
     kernel: Optional[psutil.Process] = None
@@ -122,79 +128,90 @@ class Result:
 
     def on_cell_start(self, cell, cell_index):
         "nbclient's hook: a cell, code or text, begins."
-        self.cell = cell_index
+        self.cell += "injected-parameters" not in cell.metadata.get("tags", [])
         if cell.cell_type == "markdown" and (heading := re.search(r"^#+ (.+)", cell.source, re.M)):
             self.heading = heading[1]
         self.begun = time.perf_counter()
 
     def on_cell_executed(self, cell, cell_index, execute_reply):
         "nbclient's hook: a code cell has ended."
-        self.cell_seconds[cell_index] = round(time.perf_counter() - self.begun, 3)
+        self.cell_seconds[self.cell] = round(time.perf_counter() - self.begun, 3)
 
     def end(self, reason):
         "Kill the kernel and its children, if they are there; `reason` goes into the report."
         self.reason = self.reason or reason
         for p in [*self.children, *([self.kernel] if self.kernel else [])]:
-            try:
+            with contextlib.suppress(psutil.NoSuchProcess):
                 p.kill()
-            except psutil.NoSuchProcess:
-                pass
+        if self.kernel and hasattr(os, "killpg"):
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(self.kernel.pid, signal.SIGKILL)  # the kernel leads a group: children of children are in it
 
     def watch(self, timeout):
         "Note the memory of the kernel's processes; end it when its time is over."
-        try:
+        if timeout and time.monotonic() - self.started > timeout:
+            self.end(f"took longer than {timeout:g} s, the limit given by --timeout")
+        with contextlib.suppress(psutil.Error):  # it has just ended
             self.children = self.kernel.children(recursive=True)
             rss = sum(p.memory_info().rss for p in [self.kernel, *self.children] if p.is_running())
             self.peak_mb = max(self.peak_mb, round(rss / 1e6))
-        except psutil.Error:
-            return  # it has just ended
-        if timeout and time.monotonic() - self.started > timeout:
-            self.end(f"took longer than {timeout:g} s, the limit given by --timeout")
 
-# %% ../nbs/kit/04_course.ipynb #9b3c95f8
+# %% ../nbs/kit/04_course.ipynb #5d9d6259
+def _start_kernel(result, threads, log):
+    "Start the kernel that a notebook names, limited to `threads` threads; what it prints outside of cells goes to `log`."
+    from jupyter_client import AsyncKernelManager
+    from nbclient.util import run_sync
+
+    name = read_notebook(result.path).metadata.get("kernelspec", {}).get("name", "python3")
+    km = AsyncKernelManager(kernel_name=name)
+    limits = dict.fromkeys(["OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "LOKY_MAX_CPU_COUNT"], str(threads))
+    run_sync(km.start_kernel)(cwd=str(result.path.parent), env={**os.environ, **limits}, stdout=log, stderr=log)
+    result.kernel = psutil.Process(km.provisioner.pid)
+    return km
+
+
 def _execute(result, threads, stopped):
     "Run one notebook with papermill in a kernel of its own; fills in `result`, raises nothing."
     if stopped():
         return
     import papermill
-    from jupyter_client import AsyncKernelManager
     from jupyter_client.kernelspec import NoSuchKernel
     from nbclient.util import run_sync
 
     result.status, result.started = "running", time.monotonic()
-    result.executed.parent.mkdir(parents=True, exist_ok=True)
-    result.executed.unlink(missing_ok=True)  # of an earlier run
-    status, km, log = "failed", None, tempfile.TemporaryFile()
+    status, reason, km, log = "failed", "", None, tempfile.TemporaryFile()
     try:
-        nb = read_notebook(result.path)
-        km = AsyncKernelManager(kernel_name=nb.metadata.get("kernelspec", {}).get("name", "python3"))
-        limits = dict.fromkeys(["OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "LOKY_MAX_CPU_COUNT"], str(threads))
-        run_sync(km.start_kernel)(cwd=str(result.path.parent), env={**os.environ, **limits}, stdout=log, stderr=log)
-        result.kernel = psutil.Process(km.provisioner.pid)
-        if stopped():
-            raise CourseError("stopped by ctrl-C")
-        papermill.execute_notebook(
-            str(result.path), str(result.executed), result.parameters, progress_bar=False, km=km,
-            kernel_name=km.kernel_name, language="python",
-            on_cell_start=result.on_cell_start, on_cell_executed=result.on_cell_executed)
-        status = "passed"
+        result.executed.parent.mkdir(parents=True, exist_ok=True)
+        km = _start_kernel(result, threads, log)
+        if not stopped():
+            papermill.execute_notebook(
+                str(result.path), str(result.executed), result.parameters, progress_bar=False, km=km,
+                kernel_name=km.kernel_name, language="python",
+                on_cell_start=result.on_cell_start, on_cell_executed=result.on_cell_executed)
+            status, result.status = "passed", "ending"  # from here on its time is not limited
     except NoSuchKernel as e:
-        result.reason = f"no kernel is called {e.name!r} here: choose one that `jupyter kernelspec list` shows"
+        reason = f"no kernel is called {e.name!r} here: choose one that `jupyter kernelspec list` shows"
     except CourseError as e:
-        result.reason = result.reason or str(e)
+        reason = str(e)
     except papermill.PapermillExecutionError as e:
-        result.reason = result.reason or f"{e.ename}: {e.evalue}"
+        reason = f"{e.ename}: {e.evalue}"
     except Exception as e:  # the kernel died, or could not start: whatever it was, the other notebooks go on
-        log.seek(0)
-        said = (log.read().decode(errors="replace").splitlines() or [""])[-1]
-        result.reason = result.reason or f"the kernel ended in cell {result.cell}: {' '.join(str(e).split())} {said}".strip()
+        where = f"the kernel ended in cell {result.cell}" if result.cell else "the kernel did not start"
+        reason = f"{where}: {_last_words(log) or e}"
     finally:
         if km and km.has_kernel:
             run_sync(km.shutdown_kernel)(now=status != "passed")
-        result.end("")
+        result.end(reason)
         log.close()
     result.seconds = round(time.monotonic() - result.started, 1)
     result.status = "stopped" if status == "failed" and stopped() else status
+
+# %% ../nbs/kit/04_course.ipynb #f889b73c
+def _last_words(log):
+    "The last line that a kernel printed outside of its cells, without Jupyter's own warnings."
+    log.seek(0)
+    lines = [line for line in log.read().decode(errors="replace").splitlines() if line.strip() and "WARNING |" not in line]
+    return lines[-1].strip() if lines else ""
 
 # %% ../nbs/kit/04_course.ipynb #42819e6d
 def run_notebooks(notebooks,       # paths
@@ -205,46 +222,59 @@ def run_notebooks(notebooks,       # paths
                   known=None,      # {notebook: its parameters}, where they were read before
                  ):                # the results, and whether ctrl-C ended the run
     "Run notebooks, each in its own kernel, and write the report; one that fails does not stop the rest."
-    paths, out = _unique(notebooks), Path(out).absolute()
+    paths, out = _unique(notebooks), Path(out).resolve()
     names = _names(paths)
     known = known or read_parameters(paths)
-    results = [Result(names[p], p, (out / names[p]).with_suffix(".ipynb"),
-                      {k: v for k, v in (parameters or {}).items() if k in known.get(p, {})}) for p in paths]
-    for r in results:
-        if r.executed == r.path:
-            raise CourseError(f"The report would be written over {tidy(r.path)}: choose another folder with --out.")
-    with atomic_path(out / ".probe") as part:
-        part.touch()
-    (out / ".probe").unlink()
+    results = [Result(names[p], p, out / f"{names[p]}.ipynb",
+                      {k: v for k, v in (parameters or {}).items() if k in known.get(names[p], {})}) for p in paths]
+    try_writing(out, "--out")
+    _make_way(results)
     jobs = min(jobs or n_cores(), len(paths))
-    started, ended, begun = time.strftime("%Y-%m-%d %H:%M:%S"), [], time.monotonic()
-    with _Display(results, _last_seconds(out)) as show, ThreadPoolExecutor(jobs) as pool:
-        todo = [pool.submit(_execute, r, max(1, n_cores() // jobs), lambda: bool(ended)) for r in results]
+    threads, ended = max(1, n_cores() // jobs), threading.Event()
+    started, begun, show = time.strftime("%Y-%m-%d %H:%M:%S"), time.monotonic(), _Display(results, _last_seconds(out))
+    with show, ThreadPoolExecutor(jobs) as pool:
+        todo = [pool.submit(_execute, r, threads, ended.is_set) for r in results]
         while not all(f.done() for f in todo):
-            try:
-                for r in results:
-                    if r.kernel and r.status == "running":
-                        r.watch(timeout)
-                show()
-                time.sleep(0.2)
-            except KeyboardInterrupt:
-                ended.append("ctrl-C")
-                for r in results:
-                    if r.status == "running":
-                        r.end("stopped by ctrl-C")
-        show()
+            _watch(results, timeout, ended, show)
+        show.refresh()
     for f in todo:
         f.result()
     write_report(results, out, started, time.monotonic() - begun, parameters or {})
-    return results, bool(ended)
+    return results, ended.is_set()
+
+
+def _watch(results, timeout, ended, show):
+    "Look at the running notebooks once; ctrl-C ends them."
+    try:
+        for r in results:
+            if r.kernel and r.status == "running":
+                r.watch(timeout)
+        show.refresh()
+        time.sleep(0.2)
+    except KeyboardInterrupt:
+        ended.set()
+        for r in results:
+            if r.status == "running":
+                r.end("stopped by ctrl-C")
+
+
+def _make_way(results):
+    "Remove what an earlier run executed; nothing else is ever written over."
+    for r in results:
+        if r.executed.exists() and '"papermill"' not in r.executed.read_text(encoding="utf-8", errors="replace"):
+            raise CourseError(f"The run would write over {tidy(r.executed)}: choose another folder with --out.")
+    for r in results:
+        r.executed.unlink(missing_ok=True)
 
 
 def _unique(notebooks):
     "Absolute paths without repeats; a sentence for one that is not there."
     for p in map(Path, notebooks):
+        if p.is_dir():
+            raise CourseError(f"{tidy(p)} is a folder: name its notebooks, such as {tidy(p)}/*.ipynb.")
         if not p.is_file():
             raise CourseError(f"There is no notebook {tidy(p)}: check the name, and the folder you are in.")
-    return list(dict.fromkeys(Path(p).absolute() for p in notebooks))
+    return list(dict.fromkeys(Path(p).resolve() for p in notebooks))
 
 
 def _names(paths):
@@ -253,15 +283,15 @@ def _names(paths):
     return {p: p.relative_to(shared).with_suffix("").as_posix() for p in paths}
 
 
-def read_parameters(paths): # {path: {parameter: default}}, for those that are notebooks
+def read_parameters(paths): # {name: {parameter: default}}, for those that are notebooks
     "The parameters of each notebook; one that can't be read is left for the report."
     known = {}
-    for p in paths:
+    for p, name in _names(paths).items():
         try:
             nb = read_notebook(p)
         except CourseError:
             continue
-        known[p] = defaults(nb, p.name)
+        known[name] = defaults(nb, name)
     return known
 
 # %% ../nbs/kit/04_course.ipynb #e9c48022
@@ -283,17 +313,17 @@ class _Display:
 
         self.results, self.expected, self.tasks, self.said = results, expected, {}, set()
         self.console = Console(highlight=False)
-        self.bars = Progress(TextColumn("{task.description:24}"), BarColumn(20), TextColumn("{task.fields[where]}"),
+        self.bars = Progress(TextColumn("{task.description:24}", markup=False), BarColumn(20),
+                             TextColumn("{task.fields[where]}", markup=False),
                              console=self.console, transient=True, disable=not self.console.is_terminal)
 
     def __enter__(self):
         self.bars.start()
-        return self.show
 
     def __exit__(self, *_):
         self.bars.stop()
 
-    def show(self):
+    def refresh(self):
         "Bring the display up to date."
         for r in self.results:
             if r.status == "running":
@@ -303,24 +333,27 @@ class _Display:
                 left = f"about {expected - took:.0f} s left" if expected and took < expected else f"{took:.0f} s"
                 self.bars.update(self.tasks[r.name], completed=min(0.99, took / expected) if expected else 0,
                                  where=f"cell {r.cell}, {left}  {r.heading[:40]}")
-            elif r.status != "not run" and r.name not in self.said:
+            elif r.status not in ("not run", "ending") and r.name not in self.said:
                 self.said.add(r.name)
                 if r.name in self.tasks:
                     self.bars.remove_task(self.tasks.pop(r.name))
-                reason = f"  {r.reason[:200]}" if r.reason else ""
+                reason = f"  {r.reason}" if r.reason else ""
                 self.console.print(f"{r.status:8}{r.name:24}{r.seconds:8.1f} s{reason}", markup=False, soft_wrap=True)
 
-# %% ../nbs/kit/04_course.ipynb #c09b0794
+# %% ../nbs/kit/04_course.ipynb #83fd94eb
 def _outputs(nb):
-    "(cell number, output) pairs of a notebook."
-    return [(i, o) for i, c in enumerate(nb.cells) if c.cell_type == "code" for o in c.get("outputs", [])]
+    "(cell number from 1, output) pairs of a notebook."
+    return [(i, o) for i, c in enumerate(nb.cells, 1) if c.cell_type == "code" for o in c.get("outputs", [])]
 
 
 def _figures(nb):
     "[(cell number, mime type, bytes)] of the pictures in a notebook."
-    found = [(i, mime, o.data[mime]) for i, o in _outputs(nb) for mime in ("image/png", "image/jpeg")
-             if mime in o.get("data", {})]
-    return [(i, mime, base64.b64decode(text)) for i, mime, text in found]
+    found = []
+    for i, o in _outputs(nb):
+        for mime in {"image/png", "image/jpeg"} & set(o.get("data", {})):
+            with contextlib.suppress(ValueError, TypeError):  # not base64: no picture
+                found.append((i, mime, base64.b64decode(o.data[mime])))
+    return found
 
 
 def _error(nb, cell):
@@ -328,12 +361,21 @@ def _error(nb, cell):
     plain = lambda text: re.sub(r"\x1b\[[0-9;]*m", "", text)
     for i, o in _outputs(nb):
         if o.output_type == "error":
-            trace = plain("\n".join(o.traceback))
-            line = re.search(r"-+> *(\d+)", trace)
+            trace, source = plain("\n".join(o.traceback)), nb.cells[i - 1].source
             return {"cell": i, "error": f"{o.ename}: {plain(o.evalue)}", "traceback": trace,
-                    "lines": _around(nb.cells[i].source, int(line[1]) if line else 0)}
-    if cell < len(nb.cells):
-        return {"cell": cell, "error": "", "traceback": "", "lines": _around(nb.cells[cell].source, 0)}
+                    "lines": _around(source, _failing_line(trace, source))}
+    if cell:
+        return {"cell": cell, "error": "", "traceback": "", "lines": _around(nb.cells[cell - 1].source, 0)}
+
+
+def _failing_line(trace, source):
+    "The line of the cell that a traceback's arrow points at, or that a SyntaxError names; 0 if none."
+    lines = source.splitlines()
+    for number, text in re.findall(r"^-+> *(\d+) ?(.*)$", trace, re.M):  # in a library's frames the text is another
+        if int(number) <= len(lines) and lines[int(number) - 1].strip() == text.strip():
+            return int(number)
+    named = re.search(r"line (\d+)", trace)
+    return int(named[1]) if named and int(named[1]) <= len(lines) else 0
 
 
 def _around(source, line, n=4):
@@ -348,29 +390,39 @@ def _record(r, out):
     "One notebook's part of report.json; its figures are written beside the executed notebook."
     facts = {k: getattr(r, k) for k in ("name", "parameters", "status", "reason", "seconds", "peak_mb")}
     slowest = sorted(r.cell_seconds.items(), key=lambda kv: -kv[1])[:3]
-    facts |= {"slowest": [{"cell": i, "seconds": s} for i, s in slowest], "figures": [], "tables": [], "error": None}
+    facts |= {"executed": "", "heading": r.heading, "slowest": [{"cell": i, "seconds": s, "source": ""} for i, s in slowest],
+              "figures": [], "tables": [], "error": None}
     if not r.executed.exists():
         return facts
     nb = read_notebook(r.executed)
-    nb.cells = [c for c in nb.cells if "papermill-error-cell-tag" not in c.metadata.get("tags", [])]  # papermill's notes
+    added = {"injected-parameters", "papermill-error-cell-tag"}  # by papermill
+    nb.cells = [c for c in nb.cells if not added & set(c.metadata.get("tags", []))]
+    facts["executed"] = r.executed.relative_to(out).as_posix()
     for row in facts["slowest"]:
-        row["source"] = next(iter(nb.cells[row["cell"]].source.splitlines()), "") if row["cell"] < len(nb.cells) else ""
+        row["source"] = next(iter(nb.cells[row["cell"] - 1].source.splitlines()), "")
     for k, (i, mime, data) in enumerate(_figures(nb)):
         file = Path(f"{r.name}_files") / f"{i}-{k}.{mime.split('/')[1]}"
         with atomic_path(out / file) as part:
             part.write_bytes(data)
         facts["figures"].append({"cell": i, "file": file.as_posix()})
-    facts["tables"] = [{"cell": i, **o.data[TABLE]} for i, o in _outputs(nb) if TABLE in o.get("data", {})]
+    facts["tables"] = [{"cell": i, **o.data[TABLE]} for i, o in _outputs(nb) if _is_table(o.get("data", {}).get(TABLE))]
     facts["error"] = _error(nb, r.cell) if r.status in ("failed", "stopped") else None
     return facts
+
+
+def _is_table(table):
+    "Whether a notebook's JSON is what `show_table` makes."
+    return (isinstance(table, dict) and {"title", "columns", "data"} <= set(table) and isinstance(table["columns"], list)
+            and isinstance(table["data"], list) and all(isinstance(row, list) for row in table["data"]))
 
 
 def machine(): # {what: text}
     "What ran the course: versions and hardware, without importing torch."
     gpu = ""
     if shutil.which("nvidia-smi"):
-        asked = subprocess.run(["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"], capture_output=True, text=True)
-        gpu = asked.stdout.strip() if asked.returncode == 0 else ""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            asked = subprocess.run(["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"], capture_output=True, text=True, timeout=10)
+            gpu = asked.stdout.strip() if asked.returncode == 0 else ""
     return {"Python": platform.python_version(), "CPU": f"{cpu_name()}, {n_cores()} cores", "GPU": gpu or "none",
             "RAM": f"{psutil.virtual_memory().total / 1e9:.0f} GB", **{p: _version(p) for p in PACKAGES}}
 
@@ -399,7 +451,8 @@ section { border-top: 2px solid var(--line); margin-top: 2rem; } img { max-width
 <td>{% if n.slowest %}{{ n.slowest[0].seconds }} s: cell {{ n.slowest[0].cell }}{% endif %}</td><td>{{ n.reason|truncate(90) }}</td></tr>{% endfor %}</table>
 {% for n in r.notebooks %}<section id="{{ n.name|urlencode }}"><h2>{{ n.name }} <span class="{{ n.status }}">{{ n.status }}</span></h2>
 {% if n.reason %}<p>{{ n.reason }}</p>{% endif %}
-{% if n.error %}<h3>Cell {{ n.error.cell }}</h3><pre>{{ n.error.lines|join("\\n") }}</pre>{% if n.error.traceback %}
+{% if n.executed %}<p><a href="{{ n.executed|urlencode }}">the executed notebook</a></p>{% endif %}
+{% if n.error %}<h3>Cell {{ n.error.cell }}{% if n.heading %}, under <i>{{ n.heading }}</i>{% endif %}</h3><pre>{{ n.error.lines|join("\\n") }}</pre>{% if n.error.traceback %}
 <details><summary>Traceback</summary><pre>{{ n.error.traceback }}</pre></details>{% endif %}{% endif %}
 {% if n.slowest %}<details><summary>Slowest cells</summary><table>{% for s in n.slowest %}<tr><td class="n">{{ s.seconds }} s</td><td>cell {{ s.cell }}</td><td><code>{{ s.source }}</code></td></tr>{% endfor %}</table></details>{% endif %}
 {% for t in n.tables %}<table><caption>{{ t.title }}</caption><tr>{% for c in t.columns %}<th{% if t.data and t.data[0][loop.index0] is number %} class="n"{% endif %}>{{ c }}</th>{% endfor %}</tr>
@@ -434,12 +487,23 @@ def refresh(path,     # the notebook to write into
 
     nb = read_notebook(path)
     done = [c for c in read_notebook(executed).cells if "injected-parameters" not in c.metadata.get("tags", [])]
-    for cell, ran in zip(nb.cells, done, strict=True):
+    if [c.source for c in nb.cells] != [c.source for c in done]:
+        raise CourseError(f"{tidy(path)} was edited while it ran: its outputs were left as they were; run it again.")
+    for cell, ran in zip(nb.cells, done):
         if cell.cell_type == "code":
             cell.execution_count, cell.outputs = None, [o for o in map(_still, ran.outputs) if o]
     nb.metadata.pop("widgets", None)
     with atomic_path(path) as part:
         part.write_text(nbformat.writes(nb) + "\n", encoding="utf-8")
+
+
+def _try_refresh(result):
+    "`refresh`, with a failure for the exit status and not for the notebooks after it."
+    try:
+        refresh(result.path, result.executed)
+    except CourseError as e:
+        result.status, result.reason = "failed", str(e)
+        typer.echo(str(e), err=True)
 
 
 def _still(output):
@@ -479,18 +543,16 @@ def run(
 ):
     "Run notebooks with papermill and write one report."
     _needs_papermill()
-    if scale is not None and scale not in SCALES:
-        raise CourseError(f"The scale is {scale!r}: choose 'tiny', 'quick' or 'full'.")
     paths = _unique(notebooks or lessons())
     known = read_parameters(paths)
     given = ([f"scale={scale}"] if scale else []) + (p or [])
-    parameters = parse_parameters(given, {k.name: v for k, v in known.items()})
+    parameters = parse_parameters(given, known) if known else {}
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a polite kill ends like ctrl-C
     results, stopped = run_notebooks(paths, parameters, jobs, out, timeout, known)
     if inplace:
         for r in results:
             if r.status == "passed":
-                refresh(r.path, r.executed)
+                _try_refresh(r)
     good = sum(r.status == "passed" for r in results)
     typer.echo(f"{good} of {len(results)} passed; the report is {out / 'index.html'}")
     raise typer.Exit(130 if stopped else good < len(results))

@@ -2,18 +2,22 @@
 
 # %% auto #0
 __all__ = ['DRIVE', 'SCALES', 'TABLE', 'HOSTS', 'PACKAGES', 'DATASETS', 'CourseError', 'tidy', 'atomic_path', 'seed_everything',
-           'in_colab', 'Workspace', 'setup', 'show_table', 'n_cores', 'has_amx', 'cpu_name', 'gpu_name', 'find_folder',
-           'doctor']
+           'in_colab', 'try_writing', 'Workspace', 'setup', 'show_table', 'n_cores', 'has_amx', 'cpu_name', 'gpu_name',
+           'find_folder', 'doctor']
 
-# %% ../nbs/kit/00_workspace.ipynb #cef315f3
+# %% ../nbs/kit/00_workspace.ipynb #2a9cb216
 import contextlib
 import errno
+import hashlib
+import html
 import importlib.metadata
+import json
 import os
 import platform
 import random
 import shutil
 import sys
+import tempfile
 import threading
 import time
 import urllib.error
@@ -29,20 +33,23 @@ import psutil
 class CourseError(Exception):
     "What went wrong, what was expected and what to do, in one sentence."
 
-# %% ../nbs/kit/00_workspace.ipynb #0783c1df
+# %% ../nbs/kit/00_workspace.ipynb #679b965f
 @contextlib.contextmanager
-def _in_words(path):
-    "Turn what the operating system says of `path` into a sentence."
+def _in_words(path, setting=""):
+    "Turn what the operating system says of `path` into a sentence; `setting` names what chose it."
     try:
         yield
     except OSError as e:
+        other = f"another folder with {setting}" if setting else "another folder"
         if e.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise CourseError(f"No space is left on the disk of {tidy(path)}: free some, or choose another folder "
-                              "(COURSEKIT_DATA, COURSEKIT_CACHE or COURSEKIT_RUNS).") from e
-        ours = e.filename is None or str(e.filename).startswith(str(path))
+            raise CourseError(f"No space is left on the disk of {tidy(path)}: free some, or choose {other}.") from e
+        if e.errno in (errno.EIO, errno.ENOTCONN):
+            raise CourseError(f"The disk of {tidy(path)} does not answer ({e.strerror}): run this again; "
+                              "if it is Google Drive, mount it again.") from e
+        at = str(e.filename or path)
+        ours = at.startswith(str(path)) or str(path).startswith(at)
         if ours and e.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.ENOENT):
-            raise CourseError(f"Can't write in {tidy(path)} ({e.strerror}): give a folder that you may write in "
-                              "(COURSEKIT_DATA, COURSEKIT_CACHE or COURSEKIT_RUNS).") from e
+            raise CourseError(f"Can't write in {tidy(path)} ({e.strerror}): choose {other}.") from e
         raise
 
 
@@ -51,19 +58,30 @@ def tidy(path):
     path, home = str(path), str(Path.home())
     return "~" + path[len(home):] if path.startswith(home + os.sep) else path
 
-# %% ../nbs/kit/00_workspace.ipynb #d860fee7
+# %% ../nbs/kit/00_workspace.ipynb #33b3b9c4
 @contextlib.contextmanager
-def atomic_path(path):  # the file or folder to make or replace
-    "Yield a temporary path that takes the place of `path` when the block ends, and is removed when it fails."
+def atomic_path(path,      # the file or folder to make or replace
+                setting="" # what chose its folder, for the sentence when it can't be written
+               ):          # a context manager: a temporary path
+    "A temporary path that becomes `path` when the block ends, and is removed when it fails."
     path = Path(path)
     part = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.part")
     try:
-        with _in_words(path.parent):
+        with _in_words(path.parent, setting):
             path.parent.mkdir(parents=True, exist_ok=True)
             yield part
             _take_place(part, path)
     finally:
         _remove(part)
+
+
+def _take_place(part, path):
+    "Rename `part` to `path`; a folder that is there already stays."
+    try:
+        os.replace(part, path)
+    except OSError:
+        if not (part.is_dir() and path.is_dir()):
+            raise
 
 
 def _remove(path):
@@ -74,19 +92,9 @@ def _remove(path):
         with contextlib.suppress(OSError):
             path.unlink()
 
-
-def _take_place(part, path):
-    "Rename `part` to `path`; a folder that is there already gives way, or stays if another process just made it."
-    if not path.is_dir():
-        return os.replace(part, path)
-    old = path.with_name(part.name + ".old")
-    os.replace(path, old)
-    os.replace(part, path)
-    shutil.rmtree(old, ignore_errors=True)
-
 # %% ../nbs/kit/00_workspace.ipynb #c1ea1d2f
 def seed_everything(seed=42,             # any integer from 0 to 2**32 - 1
-                    deterministic=False, # also ask torch for deterministic algorithms (slower on a GPU)
+                    deterministic=None,  # True or False: ask torch for deterministic algorithms (slower on a GPU), or no more
                    ):
     "Seed Python, NumPy and torch."
     import numpy as np
@@ -98,7 +106,8 @@ def seed_everything(seed=42,             # any integer from 0 to 2**32 - 1
     if deterministic:
         os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"  # what cuBLAS needs to be reproducible
         torch.backends.cudnn.benchmark = False
-    torch.use_deterministic_algorithms(deterministic)
+    if deterministic is not None:
+        torch.use_deterministic_algorithms(deterministic)
 
 # %% ../nbs/kit/00_workspace.ipynb #59b2fe1a
 DRIVE = Path("/content/drive")  # where Colab mounts Google Drive
@@ -115,7 +124,7 @@ def in_colab():
 
 def _folders(data=None):
     "The folders data, runs and local (see the table in the notebook)."
-    drive = DRIVE / "MyDrive" / "coursekit" if (DRIVE / "MyDrive").is_dir() else None
+    drive = DRIVE / "MyDrive" / "coursekit" if os.path.isdir(DRIVE / "MyDrive") else None
     local = Path(os.environ.get("COURSEKIT_CACHE") or platformdirs.user_cache_path("coursekit"))
     data = data or os.environ.get("COURSEKIT_DATA") or (drive / "data" if drive else local / "data")
     runs = os.environ.get("COURSEKIT_RUNS") or (
@@ -125,13 +134,21 @@ def _folders(data=None):
 # %% ../nbs/kit/00_workspace.ipynb #8d326f16
 def _ready(data, runs, local):
     "Make the three folders; fail in words where one is no folder, or `runs` or `local` can't be written."
-    for path in (data, runs, local):
-        with _in_words(path):
-            path.mkdir(parents=True, exist_ok=True)
-    for path in (runs, local):
-        with atomic_path(path / "probe") as part:
-            part.write_bytes(bytes(4096))
-        (path / "probe").unlink(missing_ok=True)
+    with _in_words(data, "data= or COURSEKIT_DATA"):
+        data.mkdir(parents=True, exist_ok=True)
+    for path, setting in (runs, "COURSEKIT_RUNS"), (local, "COURSEKIT_CACHE"):
+        try_writing(path, setting)
+
+
+def try_writing(folder,    # is made if need be
+                setting="" # what chose it
+               ):
+    "Fail in words if `folder` can't be written in."
+    with _in_words(folder, setting):
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder) as f:
+            f.write(bytes(4096))
+            f.flush()
 
 # %% ../nbs/kit/00_workspace.ipynb #317b7285
 def _mount_drive(tries=3, wait=2):
@@ -188,6 +205,8 @@ def setup(scale="quick",       # tiny: offline, seconds; quick: real data, minut
     "Seed everything, find or make the folders and the device; `CourseError` for what a person can mend."
     if scale not in SCALES:
         raise CourseError(f"The scale is {scale!r}: choose 'tiny', 'quick' or 'full'.")
+    if not isinstance(seed, int) or not 0 <= seed < 2**32:
+        raise CourseError(f"The seed is {seed!r}: choose a whole number from 0 to 2**32 - 1.")
     if drive:
         _mount_drive()
     folders = _folders(data)
@@ -212,14 +231,14 @@ def show_table(df,       # a pandas DataFrame; an index with a name becomes a co
                title,    # what the table shows; a stand-in is named here (see `Splits.title`)
               ):
     "Show a results table, as HTML for the reader and as JSON for the report."
-    import json
-
     from IPython.display import display
 
-    if df.index.name:
+    if any(df.index.names):
         df = df.reset_index()
-    table = {"title": title, **json.loads(df.to_json(orient="split", index=False, double_precision=6))}
-    style = df.style.set_caption(title).hide(axis="index").format(escape="html", precision=4, thousands=",", na_rep="")
+    table = {"title": title, **json.loads(df.to_json(orient="split", index=False, double_precision=15))}
+    number = lambda v: f"{v:.4g}" if isinstance(v, float) else v
+    style = df.style.set_caption(html.escape(title)).hide(axis="index").format(number, escape="html", na_rep="").set_uuid(
+        hashlib.md5(title.encode()).hexdigest()[:8])  # the same table has the same HTML tomorrow
     display({"text/html": style.to_html(), "text/plain": f"{title}\n{df.to_string(index=False)}", TABLE: table}, raw=True)
 
 # %% ../nbs/kit/00_workspace.ipynb #2efcb44c
@@ -304,9 +323,12 @@ def _version(package):
 
 def _free(path):
     "Free space in GB on the disk that holds `path`, which need not exist yet."
-    while not path.exists():
+    while not os.path.exists(path) and path != path.parent:
         path = path.parent
-    return shutil.disk_usage(path).free / 1e9
+    try:
+        return shutil.disk_usage(path).free / 1e9
+    except OSError:
+        return float("nan")
 
 # %% ../nbs/kit/00_workspace.ipynb #043e08ab
 def find_folder(names,      # the names that the folder may have
@@ -314,7 +336,7 @@ def find_folder(names,      # the names that the folder may have
                ):           # a Path, or None
     "The first of `names` that is a folder in `data` or, unpacked, in `local/data`."
     paths = (root / name for root in (data, local / "data") for name in names)
-    return next((p for p in paths if p.is_dir()), None)
+    return next((p for p in paths if os.path.isdir(p)), None)  # False, not an error, where a disk does not answer
 
 
 def doctor():
@@ -330,10 +352,10 @@ def doctor():
         "Python": f"{platform.python_version()} on {platform.system()}",
         **{p: _version(p) for p in PACKAGES},
         "GPU": gpu or "no GPU" + (": Runtime > Change runtime type" if colab else ""),
-        "CPU": f"{cpu_name()}, {n_cores()} cores, {'with' if amx else 'no'} AMX",
+        "CPU": f"{cpu_name()}, {psutil.cpu_count()} cores, {'with' if amx else 'no'} AMX",
         "RAM": f"{memory.available / 1e9:.1f} of {memory.total / 1e9:.1f} GB free",
         "disk": f"{_free(local):.0f} GB free at {tidy(local)}",
-        "Drive": f"mounted, {_free(DRIVE):.0f} GB free" if (DRIVE / "MyDrive").is_dir()
+        "Drive": f"mounted, {_free(DRIVE):.0f} GB free" if os.path.isdir(DRIVE / "MyDrive")
                  else "not mounted" + (": setup(drive=True) mounts it" if colab else ""),
         "data folder": tidy(data),
         "runs folder": tidy(runs),

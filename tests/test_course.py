@@ -13,7 +13,7 @@ import pytest
 from conftest import ROOT, command
 
 from coursekit.course import _kind, defaults, parse_parameters, read_notebook
-from coursekit.workspace import CourseError
+from coursekit.workspace import CourseError, n_cores
 
 PARAMETERS = 'scale = "quick"  # why\nlr = 0.1\nn = 3\nextensions = False'
 
@@ -48,11 +48,13 @@ def started(tmp_path):
 
 @pytest.mark.parametrize("options, words", [
     (["-p", "scal=tiny"], "no notebook here has a parameter 'scal'; did you mean 'scale'?"),
-    (["-p", "scale=3"], "3 is a whole number, but in a.ipynb scale is a word (there 'quick')"),
-    (["-p", "n=many"], "many is a word, but in a.ipynb n is a whole number"),
+    (["-p", "scale=3"], "3 is a whole number, but in a scale is a word (there 'quick')"),
+    (["-p", "n=many"], "many is a word, but in a n is a whole number"),
     (["-p", "n=1.5"], "1.5 is a number"),
     (["-p", "extensions=1"], "extensions is True or False"),
-    (["-p", "scale"], "no notebook here has a parameter 'scale'"),
+    (["-p", "scale"], "-p scale: write NAME=VALUE"),
+    (["-p", "scale=huge"], "choose 'tiny', 'quick' or 'full'"),
+    (["."], ". is a folder: name its notebooks"),
     (["--scale", "huge"], "choose 'tiny', 'quick' or 'full'"),
     (["nowhere.ipynb"], "There is no notebook nowhere.ipynb"),
 ])
@@ -81,10 +83,10 @@ def test_two_parameters_cells_are_one_too_many(make):
 
 
 def test_literals_are_read_as_python_and_as_yaml_would():
-    known = {"a": {"scale": "quick", "lr": 0.1, "n": 3, "on": False, "what": None, "sizes": [1]}}
+    known = {"a": {"scale": "quick", "word": "x", "lr": 0.1, "n": 3, "on": False, "what": None, "sizes": [1]}}
     got = parse_parameters(["scale=tiny", "lr=1e-3", "n=-2", "on=true", "what=3", "sizes=[1, 2]"], known)
     assert got == {"scale": "tiny", "lr": 1e-3, "n": -2, "on": True, "what": 3, "sizes": [1, 2]}
-    assert parse_parameters(["lr=1", "scale='3'"], known) == {"lr": 1, "scale": "3"}
+    assert parse_parameters(["lr=1", "word='3'"], known) == {"lr": 1, "word": "3"}
     assert _kind([1]) == "a list"
 
 
@@ -93,17 +95,21 @@ def test_no_lessons_here(tmp_path):
     assert done.returncode == 2 and "There are no lessons here" in done.stderr
 
 
-def test_the_report_is_never_written_over_the_sources(make, tmp_path):
-    source = make("a", "x = 1")
-    before = source.read_bytes()
-    done = command("run", source, "--out", tmp_path)
-    assert done.returncode == 2 and "choose another folder with --out" in done.stderr and source.read_bytes() == before
+def test_nothing_is_written_over_but_what_an_earlier_run_executed(make, tmp_path):
+    a, deep = make("a", "x = 1"), make("b/a", "x = 2")
+    dotted = make("b/a.v2", "x = 3")
+    before = {p: p.read_bytes() for p in (a, deep, dotted)}
+    for args in ([a, "--out", tmp_path], [a, deep, "--out", tmp_path / "b"], [dotted, deep, "--out", tmp_path / "b"],
+                 [f"../{tmp_path.name}/a.ipynb", "--out", "."]):
+        done = command("run", *args, cwd=tmp_path)
+        assert done.returncode == 2 and "choose another folder with --out" in done.stderr, done.stderr
+        assert all(p.read_bytes() == old for p, old in before.items())
 
 
-def test_an_unwritable_report_folder(make, tmp_path):
-    (tmp_path / "file").touch()
-    done = command("run", make("a"), "--out", tmp_path / "file" / "out")
-    assert done.returncode == 2 and "Can't write in" in done.stderr
+def test_names_with_dots_are_kept_apart(make, tmp_path):
+    assert command("run", make("a", "x = 1"), make("a.v2", "1/0"), "--out", tmp_path / "out").returncode == 1
+    assert {p.name for p in (tmp_path / "out").glob("*.ipynb")} == {"a.ipynb", "a.v2.ipynb"}
+    assert {n: r["status"] for n, r in report(tmp_path / "out").items()} == {"a": "passed", "a.v2": "failed"}
 
 
 # Running
@@ -126,7 +132,7 @@ def test_one_failing_notebook_does_not_stop_the_rest(make, tmp_path):
     assert "broken.ipynb is not a notebook" in got["broken"]["reason"]
     assert got["good"]["peak_mb"] > 10 and got["good"]["slowest"] and got["good"]["parameters"] == {"scale": "tiny"}
     threads = nbformat.read(tmp_path / "out" / "good.ipynb", 4).cells[-1].outputs[0].data["text/plain"]
-    assert int(threads.strip("'")) == max(1, len(os.sched_getaffinity(0)) // 2)
+    assert int(threads.strip("'")) == max(1, n_cores() // 2)
 
 
 def test_a_failure_elsewhere_goes_by_its_own_cell(make, tmp_path):
@@ -134,6 +140,40 @@ def test_a_failure_elsewhere_goes_by_its_own_cell(make, tmp_path):
     path = make("a", "import json\nx = 0\njson.loads('{')")
     command("run", path, "--out", tmp_path / "out")
     assert "->   3 json.loads('{')" in report(tmp_path / "out")["a"]["error"]["lines"]
+
+
+@pytest.mark.parametrize("source, line", [
+    ("x = 0\n\ntry:\n    {}['k']\nexcept KeyError as e:\n    raise ValueError('chained') from e", "raise ValueError('chained') from e"),
+    ("x = 1\n" * 20 + "y = (", "21 y = ("),
+])
+def test_the_line_of_a_chained_error_and_of_a_syntax_error(make, tmp_path, source, line):
+    command("run", make("a", source), "--out", tmp_path / "out")
+    marked = [text for text in report(tmp_path / "out")["a"]["error"]["lines"] if text.startswith("->")]
+    assert len(marked) == 1 and marked[0].endswith(line)
+
+
+def test_a_child_of_a_shell_does_not_outlive_the_run(make, tmp_path):
+    command("run", make("a", "import subprocess\nsubprocess.run('sleep 4321 &', shell=True)"), "--out", tmp_path / "out")
+    assert not [p for p in psutil.process_iter(["cmdline"]) if p.info["cmdline"] == ["sleep", "4321"]]
+
+
+def test_an_output_that_is_no_picture_and_no_table_spoils_nothing(make, tmp_path):
+    path = make("a", "from IPython.display import display\nfrom coursekit.workspace import TABLE\n"
+                     "display({'image/png': 'a', 'text/plain': ''}, raw=True)\ndisplay({TABLE: 'text', 'text/plain': ''}, raw=True)\n"
+                     "display({TABLE: {'title': 1, 'columns': [1], 'data': [2]}, 'text/plain': ''}, raw=True)")
+    assert command("run", path, make("b", "x = 1"), "--out", tmp_path / "out").returncode == 0
+    assert report(tmp_path / "out")["a"]["figures"] == report(tmp_path / "out")["a"]["tables"] == []
+
+
+def test_notebooks_of_one_name_have_their_own_parameters(make, tmp_path):
+    a, b = make("k/x", parameters='scale = "quick"'), make("k/l/x", "assert n == 5")
+    assert command("run", a, b, "-p", "n=5", "--out", tmp_path / "out").returncode == 0
+
+
+def test_a_broken_notebook_alone_is_told_as_such(tmp_path):
+    (tmp_path / "a.ipynb").write_text("{")
+    done = command("run", tmp_path / "a.ipynb", "--scale", "tiny", "--out", tmp_path / "out")
+    assert done.returncode == 1 and "a.ipynb is not a notebook" in done.stdout
 
 
 def test_time_is_limited(make, tmp_path):
@@ -148,8 +188,7 @@ def test_time_is_limited(make, tmp_path):
 
 @pytest.mark.parametrize("sig", [signal.SIGINT, signal.SIGTERM])
 def test_ctrl_c_stops_the_kernels_and_leaves_a_true_report(make, tmp_path, sig):
-    mark = f"mark-{os.getpid()}-{sig}"
-    slow = make("slow", f"import subprocess, time\nsubprocess.Popen(['sleep', '987', '{mark}'][:2])\ntime.sleep(987)")
+    slow = make("slow", "import subprocess, time\nsubprocess.Popen(['sleep', '987'])\ntime.sleep(987)")
     paths = [make("a"), slow, make("later")]
     run = subprocess.Popen([Path(sys.executable).with_name("coursekit"), "run", *paths, "--jobs", "1", "--out", tmp_path / "out"],
                            stdout=subprocess.PIPE, text=True)
@@ -219,6 +258,15 @@ def test_inplace_writes_outputs_only(make, tmp_path):
     once = path.read_bytes()
     command("run", path, "--scale", "tiny", "--inplace", "--out", tmp_path / "out")
     assert path.read_bytes() == once
+
+
+def test_inplace_leaves_a_notebook_that_was_edited_meanwhile(make, tmp_path):
+    path = tmp_path / "a.ipynb"
+    make("a", f"import json, pathlib\np = pathlib.Path({str(path)!r})\np.write_text(p.read_text().replace('# A title', '# B title'))")
+    other = make("other", "print(1)")
+    done = command("run", path, other, "--jobs", 1, "--inplace", "--out", tmp_path / "out")
+    assert done.returncode == 1 and "was edited while it ran" in done.stderr and "# B title" in path.read_text()
+    assert nbformat.read(other, 4).cells[-1].outputs
 
 
 def test_plain_papermill_runs_a_lesson(tmp_path):

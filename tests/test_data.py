@@ -10,10 +10,13 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from coursekit import data
-from coursekit.data import (CIFAR10, PETS, cifar10, class_counts, contact_sheet, decode, image_folder, image_table,
-                            make_split, pets)
+from coursekit import images
+from coursekit.data import cifar10, class_counts, contact_sheet, image_folder, image_table, make_split, pets
+from coursekit.images import CIFAR10, PETS, decode, draw_pet
 from coursekit.workspace import CourseError, setup
+
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*CIFAR-10 has 60,000 images")  # the sets made here are small
 
 
 @pytest.fixture
@@ -47,6 +50,21 @@ def test_transparent_palette_is_laid_on_white(tmp_path):
     image.putpalette([0, 0, 0])
     image.save(tmp_path / "a.png", transparency=0)
     assert (decode(tmp_path / "a.png") == 255).all()
+
+
+@pytest.mark.parametrize("name, values, expected", [("a.pgm", np.full((2, 2), 40000, np.uint16), 155), ("a.tiff", np.full((2, 2), 0.5, np.float32), 127),
+                                                    ("b.tiff", np.full((2, 2), 200, np.int32), 200)])
+def test_grey_images_of_more_than_8_bits(tmp_path, name, values, expected):
+    Image.fromarray(values).save(tmp_path / name)
+    assert (decode(tmp_path / name) == expected).all()
+
+
+def test_a_disk_error_is_not_kept_as_a_broken_file(real, monkeypatch):
+    def broken(*args):
+        raise OSError(5, "Input/output error")
+    monkeypatch.setattr(images, "decode", broken)
+    with pytest.raises(CourseError, match="can't be read .Input/output error.: try again"):
+        images._decode_chunk(real.data / "cifar10", ["train/cat/cat_0.png"], None)
 
 
 def test_a_phone_picture_stands_upright(tmp_path):
@@ -100,15 +118,30 @@ def test_batches_give_the_same_as_the_folders(real, tmp_path, monkeypatch):
     assert cifar10(ws).fingerprint == a.fingerprint
 
 
-@pytest.mark.parametrize("harm", [lambda p: p.write_bytes(p.read_bytes()[:1000]), lambda p: p.unlink(),
+@pytest.mark.parametrize("harm", [lambda p: dump([(b"a.png", 10, np.zeros(3072))], p), lambda p: p.write_bytes(pickle.dumps([1])),
+                                  lambda p: p.write_bytes(p.read_bytes()[:1000]), lambda p: p.unlink(),
                                   lambda p: p.write_bytes(pickle.dumps(os.system))])
 def test_a_bad_batch_is_a_sentence(real, tmp_path, monkeypatch, harm):
     monkeypatch.setenv("COURSEKIT_CACHE", str(tmp_path / "cache"))
     as_batches(real.data / "cifar10", tmp_path / "cifar-10-batches-py")
     harm(tmp_path / "cifar-10-batches-py" / "data_batch_3")
-    with pytest.raises(CourseError, match="data_batch_3 is not a whole CIFAR-10 batch"):
+    with pytest.raises(CourseError, match="data_batch_3 is not a whole CIFAR-10 batch|lacks data_batch_3"):
         cifar10(setup("quick", data=tmp_path))
-    assert not (tmp_path / "cache" / "data" / "cifar10").exists()
+    assert not list(tmp_path.glob("cache/unpacked/*"))
+
+
+def test_a_batch_cannot_write_elsewhere_and_other_batches_are_other_images(real, tmp_path, monkeypatch):
+    monkeypatch.setenv("COURSEKIT_CACHE", str(tmp_path / "cache"))
+    for where in "a", "b":
+        (tmp_path / where).mkdir()
+        as_batches(real.data / "cifar10", tmp_path / where / "cifar-10-batches-py")
+    rows = [(b"../../../../../escaped.png", 0, np.full(3072, 7)), (b"../x.png", 0, np.full(3072, 8)), (b"x.png", 0, np.full(3072, 9))]
+    dump(rows, tmp_path / "b" / "cifar-10-batches-py" / "test_batch")
+    first = cifar10(setup("quick", data=tmp_path / "a"))
+    with pytest.raises(CourseError, match="missing or unknown: automobile, bird"):
+        cifar10(setup("quick", data=tmp_path / "b"))
+    assert not list(tmp_path.rglob("../escaped.png")) and len(list(tmp_path.glob("cache/unpacked/*/test/airplane/*x.png"))) == 2
+    assert cifar10(setup("quick", data=tmp_path / "a")).fingerprint == first.fingerprint
 
 
 def test_a_missing_class_is_named(real):
@@ -141,12 +174,13 @@ def test_files_that_are_no_images_are_named_and_counted(real):
         splits = cifar10(real)
     assert len(splits.images) == 118 and "train/dog/dog_1.png" not in splits.files
     assert splits.labels[splits.files.index("train/dog/dog_3.png")] == CIFAR10.index("dog")
+    assert all(splits.files[i].startswith("test/") for i in splits.test) and len(splits.test) == 20
     with pytest.warns(UserWarning, match="2 of 120"):  # from the cache it is said again
         cifar10(real)
 
 
 def test_no_data_is_a_sentence_at_quick_and_a_stand_in_at_tiny(ws, tmp_path):
-    with pytest.raises(CourseError, match="No CIFAR-10 in .*: put cifar10/.* there, or point COURSEKIT_DATA"):
+    with pytest.raises(CourseError, match="no CIFAR-10 in .*: unpack https://.* there, or point COURSEKIT_DATA"):
         cifar10(setup("quick", data=tmp_path))
     splits = cifar10(ws)
     assert "stand-in" in splits.title and "stand-in" in repr(splits) and "stand-in" in contact_sheet(splits)._suptitle.get_text()
@@ -161,7 +195,7 @@ def test_tiny_takes_a_slice_of_the_real_data_where_it_is(real):
 
 def test_decoded_once_and_again_when_a_file_changes(real, monkeypatch):
     first = cifar10(real)
-    monkeypatch.setattr(data, "_decode_all", lambda *a: pytest.fail("decoded again"))
+    monkeypatch.setattr(images, "_decode_all", lambda *a: pytest.fail("decoded again"))
     assert cifar10(real).fingerprint == first.fingerprint
     monkeypatch.undo()
     path = real.data / "cifar10" / "test" / "cat" / "cat_0.png"
@@ -170,10 +204,10 @@ def test_decoded_once_and_again_when_a_file_changes(real, monkeypatch):
 
 
 def test_images_are_mapped_from_disk(real):
-    images = cifar10(real).images
-    while images.base is not None and not isinstance(images, np.memmap):
-        images = images.base
-    assert isinstance(images, np.memmap)
+    array = cifar10(real).images
+    while array.base is not None and not isinstance(array, np.memmap):
+        array = array.base
+    assert isinstance(array, np.memmap)
 
 
 def test_a_full_disk_leaves_no_half_cache(real, monkeypatch, tmp_path):
@@ -183,7 +217,7 @@ def test_a_full_disk_leaves_no_half_cache(real, monkeypatch, tmp_path):
         path.write_bytes(b"half")
         raise OSError(errno.ENOSPC, "No space left on device")
     monkeypatch.setenv("COURSEKIT_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(data.np, "save", full)
+    monkeypatch.setattr(images.np, "save", full)
     ws = setup("quick", data=real.data)
     with pytest.raises(CourseError, match="No space is left"):
         cifar10(ws)
@@ -220,8 +254,31 @@ def test_split_is_seeded_stratified_and_whole():
 
 
 def test_a_class_of_two_cannot_be_split():
-    with pytest.raises(CourseError, match="1 classes have fewer than 3 images, the first with label 1"):
-        make_split([0, 0, 0, 0, 1, 1])
+    with pytest.raises(CourseError, match="No image is left to train on for b: each class needs 3 or more"):
+        make_split([0, 0, 0, 0, 1, 1], classes=["a", "b"])
+
+
+@pytest.mark.parametrize("shares", [{"valid": 15}, {"test": 0}, {"test": 1.0}, {"valid": -0.1}])
+def test_a_share_that_is_none(shares):
+    with pytest.raises(CourseError, match="a share between 0 and 1 is expected"):
+        make_split([0] * 10 + [1] * 10, **shares)
+
+
+def test_shares_that_leave_nothing():
+    with pytest.raises(CourseError, match="No image is left to train on for label 0, label 1"):
+        make_split([0] * 10 + [1] * 10, valid=0.9, test=0.95)
+
+
+def test_other_shares_are_another_split(real):
+    root = real.data / "cifar10" / "train"
+    first, second = image_folder(root, real, test=0.2), image_folder(root, real, test=0.5)
+    assert len(first.test) == 20 and len(second.test) == 50
+    assert (image_folder(root, real, test=0.2).test == first.test).all()
+
+
+def test_an_incomplete_cifar10_is_said(real):
+    with pytest.warns(UserWarning, match="holds 120 files and CIFAR-10 has 60,000 images"):
+        cifar10(real)
 
 
 # Pets
@@ -264,6 +321,18 @@ def test_missing_pets_are_named_and_counted(drawn):
         pets(drawn)
 
 
+def test_an_image_in_both_lists(drawn):
+    folder = drawn.data / "oxford-iiit-pet" / "annotations"
+    (folder / "test.txt").write_text((folder / "test.txt").read_text() + "Bengal_1 6 1 1\n")
+    with pytest.raises(CourseError, match="1 images are listed twice .* the first 'images/Bengal_1.jpg'"):
+        pets(drawn)
+
+
+def test_the_split_is_the_same_at_every_size(drawn):
+    small, large = pets(drawn, size=32), pets(drawn, size=48)
+    assert (small.valid == large.valid).all() and small.fingerprint != large.fingerprint
+
+
 def test_a_missing_breed_and_a_missing_list(drawn):
     folder = drawn.data / "oxford-iiit-pet" / "annotations"
     for part in "trainval", "test":
@@ -298,21 +367,63 @@ def test_image_folder_and_table_agree(real):
 
 def test_own_images_told_in_a_sentence(real, tmp_path):
     root = real.data / "cifar10" / "train"
-    table = pd.DataFrame({"image": ["bird/bird_0.png", "bird/none.png"], "label": ["a", "b"]})
+    table = pd.DataFrame({"image": ["bird/bird_0.png", "cat/cat_0.png"], "label": ["a", "b"]})
+    for name, text in {"empty.csv": b"", "latin.csv": "image,label\né.png,a\n".encode("latin-1"),
+                       "semi.csv": b"image;label\na.png;b\n"}.items():
+        (tmp_path / name).write_bytes(text)
     for bad, match in ((lambda: image_folder(tmp_path / "nowhere", real), "is no folder"),
                        (lambda: image_folder(root / "bird", real), "holds 0 folders"),
-                       (lambda: image_table(table, root, real), "1 of 2 files .* the first is 'bird/none.png'"),
-                       (lambda: image_table(table, root, real, label="kind"), "no column 'kind', only image, label"),
-                       (lambda: image_table(table.assign(label=["a", None]), root, real), "1 of 2 rows have no label")):
+                       (lambda: image_folder(root.parent, real), "holds test, train: give a folder"),
+                       (lambda: image_table(table.assign(image=["bird/bird_0.png", "x.png"]), root, real), "1 of 2 files .* the first is 'x.png'"),
+                       (lambda: image_table(table, root, real, label="kind"), "no column 'kind', only 'image', 'label'"),
+                       (lambda: image_table(table.assign(label=["a", None]), root, real), "1 of 2 rows have no label, the first for 'cat/cat_0.png'"),
+                       (lambda: image_table(table.assign(label=["a", " "]), root, real), "1 of 2 rows have no label"),
+                       (lambda: image_table(table.assign(label="a"), root, real), "2 rows and 1 classes"),
+                       (lambda: image_table(table[:0], root, real), "0 rows and 0 classes"),
+                       (lambda: image_table(pd.concat([table, table]), root, real), "2 of 4 rows repeat a file, the first 'bird/bird_0.png'"),
+                       (lambda: image_table(tmp_path / "none.csv", root, real), "can't be read as a table"),
+                       (lambda: image_table(tmp_path / "empty.csv", root, real), "can't be read as a table"),
+                       (lambda: image_table(tmp_path / "latin.csv", root, real), "can't be read as a table"),
+                       (lambda: image_table(tmp_path / "semi.csv", root, real), "only 'image;label': .* with commas")):
         with pytest.raises(CourseError, match=match):
             bad()
+
+
+def test_number_labels_keep_their_order_and_words_their_sense(real, tmp_path):
+    root = real.data / "cifar10" / "train"
+    files = [f"{c}/{c}_{i}.png" for c in CIFAR10 for i in range(10)]
+    numbers = image_table(pd.DataFrame({"image": files, "label": [i // 10 + 3 for i in range(100)]}), root, real)
+    assert numbers.classes == [str(n) for n in range(3, 13)] and numbers.labels.tolist() == [i // 10 for i in range(100)]
+    rows = "\n".join(f"{f},{[' None', 'x '][i % 2]}" for i, f in enumerate(files))
+    (tmp_path / "t.csv").write_text("image,label\n" + rows)
+    assert image_table(tmp_path / "t.csv", root, real).classes == ["None", "x"]
+
+
+def test_folders_in_a_class_are_read_too(real):
+    inside = real.data / "cifar10" / "train" / "bird" / "more"
+    inside.mkdir()
+    Image.new("RGB", (32, 32)).save(inside / "b.png")
+    splits = image_folder(real.data / "cifar10" / "train", real)
+    assert splits.labels[splits.files.index("bird/more/b.png")] == CIFAR10.index("bird")
+
+
+def test_a_relative_folder_is_the_one_of_now(real, tmp_path, monkeypatch):
+    "The decoding processes outlive a change of folder; they must not read the old one's files."
+    for where, colour in ("here", "red"), ("there", "blue"):
+        for c in "ab":
+            (tmp_path / where / "own" / c).mkdir(parents=True)
+            for i in range(40):
+                Image.new("RGB", (8, 8), colour).save(tmp_path / where / "own" / c / f"{i}.png")
+    for where, pixel in ("here", [255, 0, 0]), ("there", [0, 0, 255]):
+        monkeypatch.chdir(tmp_path / where)
+        assert image_folder("own", real, size=None).images[0][0, 0].tolist() == pixel
 
 
 def test_a_folder_without_images(tmp_path, ws):
     for c in "ab":
         (tmp_path / "own" / c).mkdir(parents=True)
         (tmp_path / "own" / c / "x.txt").write_text("text")
-    with pytest.raises(CourseError, match="None of the 2 files in .*own is an image"):
+    with pytest.raises(CourseError, match="None of the 2 files in .*own is an image that can be read"):
         image_folder(tmp_path / "own", ws)
 
 
@@ -340,7 +451,7 @@ def test_stand_ins_can_be_learned(ws, load, at_least):
 
 
 def test_breeds_are_drawn_differently_and_pictures_are_not_alike():
-    same_pose = [np.asarray(data.draw_pet(b, np.random.default_rng(5)).resize((64, 64))).tobytes() for b in range(37)]
+    same_pose = [np.asarray(draw_pet(b, np.random.default_rng(5)).resize((64, 64))).tobytes() for b in range(37)]
     assert len(set(same_pose)) == 37 and len(PETS) == 37 and sum(p[0].isupper() for p in PETS) == 12
-    one, two = (data.draw_pet(3, np.random.default_rng(s)) for s in (1, 2))
+    one, two = (draw_pet(3, np.random.default_rng(s)) for s in (1, 2))
     assert one.size != two.size or (np.asarray(one) != np.asarray(two)).any()

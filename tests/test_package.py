@@ -63,6 +63,8 @@ def test_help_is_quick():
 
 def online():
     "Whether packages can be fetched here."
+    import uv  # noqa: F401 - without it nothing below would be tested
+
     asked = subprocess.run([sys.executable, "-m", "uv", "pip", "compile", "-q", "-"], input="platformdirs", capture_output=True, text=True)
     return asked.returncode == 0
 
@@ -113,10 +115,7 @@ def test_installing_changes_nothing_on_colab(network, tmp_path):
     for extra in "", "run":
         done = resolve(needs(extra), versions, tmp_path)
         assert done.returncode == 0, f"coursekit[{extra}] would change a package of Colab:\n{done.stderr}"
-        got = dict(re.findall(r"^([\w.-]+)==(\S+)$", done.stdout, re.M))
-        assert "torch" in got
-        changed = {n: (versions[n], v) for n, v in got.items() if n in versions and v != versions[n]}
-        assert not changed
+        assert f"torch=={versions['torch']}" in done.stdout
 
 
 def test_every_runtime_requirement_is_on_colab():

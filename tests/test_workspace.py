@@ -72,6 +72,38 @@ def test_drive_that_stays_broken_is_a_sentence(colab, errors):
         setup("tiny", drive=True)
 
 
+def test_drive_that_went_away_is_a_sentence_or_a_local_folder(colab, monkeypatch, tmp_path):
+    setup("tiny", drive=True)
+
+    def gone(self, *args, **kwargs):
+        raise OSError(107, "Transport endpoint is not connected", str(self))
+    with monkeypatch.context() as m:
+        m.setattr(Path, "mkdir", gone)
+        with pytest.raises(CourseError, match="does not answer .*mount it again"):
+            setup("tiny")
+
+
+def test_a_grandparent_that_is_locked(ordinary):
+    (ordinary / "locked").mkdir(mode=0o555)
+    with pytest.raises(CourseError, match="Can't write in .*locked/a/b .* choose another folder with COURSEKIT_RUNS"):
+        workspace._ready(ordinary / "data", ordinary / "locked" / "a" / "b", ordinary / "local")
+
+
+def test_a_table_is_escaped_keeps_small_numbers_and_every_key(monkeypatch):
+    import IPython.display
+    import pandas as pd
+
+    shown = []
+    monkeypatch.setattr(IPython.display, "display", lambda data, raw: shown.append(data))
+    df = pd.DataFrame({"model": ["<i>a"] * 2, "wd": ["x", "y"], "lr": [3e-5, 2e-7]}).set_index(["model", "wd"])
+    workspace.show_table(df, "<b>title")
+    workspace.show_table(df, "<b>title")
+    data, again = shown
+    assert "<i>" not in data["text/html"] and "<b>" not in data["text/html"] and "&lt;i&gt;a" in data["text/html"]
+    assert "3e-05" in data["text/html"] and data["text/html"] == again["text/html"]
+    assert data[workspace.TABLE] == {"title": "<b>title", "columns": ["model", "wd", "lr"], "data": [["<i>a", "x", 3e-5], ["<i>a", "y", 2e-7]]}
+
+
 def test_drive_outside_colab():
     with pytest.raises(CourseError, match="only be mounted in Colab"):
         setup("tiny", drive=True)
@@ -80,6 +112,12 @@ def test_drive_outside_colab():
 def test_unknown_scale():
     with pytest.raises(CourseError, match="'huge': choose 'tiny', 'quick' or 'full'"):
         setup("huge")
+
+
+@pytest.mark.parametrize("seed", [-1, 2**32, "x", None])
+def test_a_seed_that_is_none(seed):
+    with pytest.raises(CourseError, match="choose a whole number from 0"):
+        setup("tiny", seed=seed)
 
 
 def test_pick(ws):
@@ -113,30 +151,53 @@ def test_read_only_data_is_fine_and_read_only_runs_a_sentence(ordinary):
     locked, free = ordinary / "locked", ordinary / "free"
     locked.mkdir(mode=0o555)
     workspace._ready(locked, free / "runs", free / "local")
-    with pytest.raises(CourseError, match="Can't write in .*COURSEKIT_RUNS"):
+    with pytest.raises(CourseError, match="Can't write in .* with COURSEKIT_RUNS"):
         workspace._ready(locked, locked / "runs", free / "local")
     with pytest.raises(CourseError, match="Can't write in .*locked"):
         workspace._ready(free / "data", locked, free / "local")
 
 
 def test_full_disk_is_a_sentence_and_leaves_nothing(monkeypatch, tmp_path):
-    def full(self, data):
+    def full(dir):
         raise OSError(errno.ENOSPC, "No space left on device")
-    monkeypatch.setattr(Path, "write_bytes", full)
+    monkeypatch.setattr(workspace.tempfile, "TemporaryFile", full)
     with pytest.raises(CourseError, match="No space is left on the disk of"):
         setup("tiny")
     assert not list((tmp_path / "runs").iterdir())
 
 
-def test_atomic_path_replaces_folders_and_cleans_up(tmp_path):
+def test_setup_leaves_what_is_in_the_runs_folder(ws):
+    (ws.runs / "probe").mkdir()
+    (ws.runs / "probe" / "mine.txt").write_text("results of a linear probe")
+    setup("tiny")
+    assert [p.name for p in ws.runs.rglob("*")] == ["probe", "mine.txt"]
+
+
+def test_atomic_path_replaces_files_keeps_folders_and_cleans_up(tmp_path):
     for text in "old", "new":
-        with atomic_path(tmp_path / "d") as part:
+        with atomic_path(tmp_path / "f") as part:
+            part.write_text(text)
+        with atomic_path(tmp_path / "d") as part:  # the second comes too late
             part.mkdir()
             (part / "f").write_text(text)
-    with pytest.raises(ZeroDivisionError), atomic_path(tmp_path / "d") as part:
-        part.mkdir()
-        1 / 0
-    assert (tmp_path / "d" / "f").read_text() == "new" and [p.name for p in tmp_path.glob("*d*")] == ["d"]
+    for name in "f", "d", "e":
+        with pytest.raises(ZeroDivisionError), atomic_path(tmp_path / name) as part:
+            part.mkdir()
+            1 / 0
+    assert (tmp_path / "f").read_text() == "new" and (tmp_path / "d" / "f").read_text() == "old"
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["d", "f"]
+
+
+def test_many_writers_of_one_folder(tmp_path):
+    from concurrent.futures import ThreadPoolExecutor
+
+    def write(i):
+        with atomic_path(tmp_path / str(i % 50)) as part:
+            part.mkdir()
+            (part / "f").write_text("whole")
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(write, range(400)))
+    assert all((tmp_path / str(i) / "f").read_text() == "whole" for i in range(50)) and len(list(tmp_path.iterdir())) == 50
 
 
 def test_an_error_of_something_else_is_not_put_into_our_words(tmp_path):
@@ -165,7 +226,9 @@ def test_deterministic_on_request_only():
 
     seed_everything(1, deterministic=True)
     assert torch.are_deterministic_algorithms_enabled()
-    seed_everything(1)
+    seed_everything(1)  # says nothing of it
+    assert torch.are_deterministic_algorithms_enabled()
+    setup("tiny")
     assert not torch.are_deterministic_algorithms_enabled()
 
 
