@@ -351,10 +351,10 @@ def draw_pets(out, per_breed=9):
     for part, lines in lists.items():
         (out / "annotations" / f"{part}.txt").write_text("\n".join(lines) + "\n")
 
-# %% ../nbs/kit/05_images.ipynb #81d4705c
-SOURCES = {  # what to download, and what then lies in the data folder
-    "CIFAR-10": "https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz, which holds cifar-10-batches-py/",
-    "Oxford-IIIT Pet": "images.tar.gz and annotations.tar.gz from https://www.robots.ox.ac.uk/~vgg/data/pets/, both into oxford-iiit-pet/",
+# %% ../nbs/kit/05_images.ipynb #92ef7d57
+SOURCES = {  # what to unpack in the data folder
+    "CIFAR-10": "https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz there, as cifar-10-batches-py/",
+    "Oxford-IIIT Pet": "images.tar.gz and annotations.tar.gz from https://www.robots.ox.ac.uk/~vgg/data/pets/ there, in oxford-iiit-pet/",
 }
 STAND_INS = {"CIFAR-10": ("scikit-learn's digits", draw_digits), "Oxford-IIIT Pet": ("drawn", draw_pets)}
 
@@ -366,7 +366,7 @@ def dataset_folder(ws,  # the workspace
     if found := find_folder(DATASETS[name], ws.data, ws.local):
         return _as_folders(found, ws.local) if found.name == "cifar-10-batches-py" else found
     if ws.scale != "tiny":
-        raise CourseError(f"There is no {name} in {tidy(ws.data)}: unpack {SOURCES[name]} there, or point COURSEKIT_DATA "
+        raise CourseError(f"There is no {name} in {tidy(ws.data)}: unpack {SOURCES[name]}, or point COURSEKIT_DATA "
                           "at a folder that has it; scale = 'tiny' runs on a stand-in.")
     folder = ws.local / "stand-in" / DATASETS[name][0]
     if not folder.is_dir():
