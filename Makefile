@@ -38,7 +38,7 @@ resolve: .venv/ready
 
 # The files of a release; TAG must be the version in settings.ini.
 dist: .venv/ready
-	test "$(TAG)" = "v$$($(BIN)/python setup.py --version)"
+	test "$(TAG)" = "v$$($(BIN)/python -c 'import coursekit; print(coursekit.__version__)')"
 	$(BIN)/python -m build --outdir dist
 
 .venv/ready: settings.ini setup.py pyproject.toml

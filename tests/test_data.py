@@ -180,7 +180,7 @@ def test_files_that_are_no_images_are_named_and_counted(real):
 
 
 def test_no_data_is_a_sentence_at_quick_and_a_stand_in_at_tiny(ws, tmp_path):
-    with pytest.raises(CourseError, match="no CIFAR-10 in .*: unpack https://.* there, or point COURSEKIT_DATA"):
+    with pytest.raises(CourseError, match="no CIFAR-10 in .*: unpack https://.* there, .* or point COURSEKIT_DATA"):
         cifar10(setup("quick", data=tmp_path))
     splits = cifar10(ws)
     assert "stand-in" in splits.title and "stand-in" in repr(splits) and "stand-in" in contact_sheet(splits)._suptitle.get_text()
