@@ -5,16 +5,18 @@ __all__ = ['ORIENTATION', 'CIFAR10', 'BATCHES', 'PETS', 'COATS', 'SOURCES', 'STA
            'class_files', 'cifar_files', 'pet_files', 'first_of_each', 'draw_digits', 'draw_pet', 'draw_pets',
            'dataset_folder', 'stand_in']
 
-# %% ../nbs/kit/05_images.ipynb #016b65d2
+# %% ../nbs/kit/05_images.ipynb #6596b503
 import colorsys
 import hashlib
 import os
 import pickle
+import threading
+import time
 from collections import Counter
 from pathlib import Path
 
-import joblib
 import numpy as np
+from joblib.externals.loky import ProcessPoolExecutor
 from PIL import Image, ImageDraw, ImageOps
 
 from .workspace import DATASETS, CourseError, atomic_path, find_folder, n_cores, tidy
@@ -70,13 +72,26 @@ def _decode_chunk(root, names, size):
     return np.concatenate(pixels), shapes
 
 
+def _leave_with(parent):
+    "In a decoding process: end when the kernel that started it is gone, killed perhaps, and no longer its parent."
+    def watch():
+        while os.getppid() == parent:
+            time.sleep(1)
+        os._exit(1)
+    threading.Thread(target=watch, daemon=True).start()
+
+
 def _decode_all(root, names, size):
-    "Decode files on all cores, in order: pixels and shapes as from `_decode_chunk`."
-    n = max(16, min(1000, len(names) // (4 * n_cores())))
-    chunks = [names[i:i + n] for i in range(0, len(names), n)]
-    jobs = min(n_cores(), len(chunks))  # loky, because a function made in a notebook can't be sent to a spawned process
-    done = joblib.Parallel(jobs)(joblib.delayed(_decode_chunk)(root, c, size) for c in chunks)
-    pixels, shapes = zip(*done)
+    "Decode files in order, on all cores if it is worth starting processes: pixels and shapes as from `_decode_chunk`."
+    if sum(os.path.getsize(os.path.join(root, name)) for name in names) < 16e6:
+        chunks = [_decode_chunk(root, names, size)]
+    else:
+        n = max(16, min(1000, len(names) // (4 * n_cores())))
+        parts = [names[i:i + n] for i in range(0, len(names), n)]
+        # loky, because a function made in a notebook can't be sent to a process that multiprocessing spawns
+        with ProcessPoolExecutor(n_cores(), initializer=_leave_with, initargs=(os.getpid(),)) as pool:
+            chunks = list(pool.map(_decode_chunk, [root] * len(parts), parts, [size] * len(parts)))
+    pixels, shapes = zip(*chunks)
     return np.concatenate(pixels), np.array([shape for chunk in shapes for shape in chunk], np.int64)
 
 # %% ../nbs/kit/05_images.ipynb #2d936b82
@@ -95,7 +110,7 @@ def _cache_key(root, names, size):
     "Changes when a file's name, size or date does."
     key = hashlib.sha256(f"1 {size}".encode())
     for name in names:
-        stat = (root / name).stat()
+        stat = os.stat(os.path.join(root, name))
         key.update(f"{name} {stat.st_size} {stat.st_mtime_ns}\n".encode())
     return key.hexdigest()[:16]
 
@@ -115,11 +130,11 @@ def read_images(root,  # the folder of the dataset
                               "is this the right folder, and was it unpacked?")
         with atomic_path(folder) as part:
             part.mkdir()
-            np.save(part / "pixels.npy", pixels)
+            (part / "pixels").write_bytes(pixels)
             np.savez(part / "about.npz", shapes=shapes, hash=hashlib.sha256(pixels).hexdigest())
     about = np.load(folder / "about.npz")
     good = about["shapes"].any(1)
-    return _as_images(np.load(folder / "pixels.npy", mmap_mode="r"), about["shapes"][good]), good, str(about["hash"])
+    return _as_images(np.memmap(folder / "pixels", np.uint8, "r"), about["shapes"][good]), good, str(about["hash"])
 
 # %% ../nbs/kit/05_images.ipynb #d0456e1f
 def _visible(folder, kind):

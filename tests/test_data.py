@@ -3,10 +3,15 @@ import json
 import os
 import pickle
 import shutil
+import subprocess
+import sys
+import time
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import psutil
 import pytest
 from PIL import Image
 
@@ -213,15 +218,38 @@ def test_images_are_mapped_from_disk(real):
 def test_a_full_disk_leaves_no_half_cache(real, monkeypatch, tmp_path):
     import errno
 
-    def full(path, array):
-        path.write_bytes(b"half")
+    def full(path, content):
+        path.touch()
         raise OSError(errno.ENOSPC, "No space left on device")
     monkeypatch.setenv("COURSEKIT_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(images.np, "save", full)
     ws = setup("quick", data=real.data)
+    monkeypatch.setattr(Path, "write_bytes", full)
     with pytest.raises(CourseError, match="No space is left"):
         cifar10(ws)
     assert not list((ws.local / "arrays").iterdir())
+
+
+def test_a_killed_kernel_leaves_no_process_and_no_half_cache(tmp_path, monkeypatch):
+    "Killed while its processes decode; then read again, right."
+    for c in "ab":
+        (tmp_path / "own" / c).mkdir(parents=True)
+        for i in range(40):
+            Image.fromarray(np.random.default_rng(i).integers(0, 256, (600, 600, 3), np.uint8)).save(tmp_path / "own" / c / f"{i}.png")
+    code = ("import sys; from coursekit.workspace import setup; from coursekit.data import image_folder; from pathlib import Path\n"
+            "print(image_folder(sys.argv[1], setup('tiny'), size=None), flush=True)")
+    monkeypatch.setenv("COURSEKIT_CACHE", str(tmp_path / "cache"))
+    args = [sys.executable, "-c", code, tmp_path / "own"]
+    process = subprocess.Popen(args, stdout=subprocess.DEVNULL)
+    me, tree = psutil.Process(process.pid), []
+    while process.poll() is None and len(tree) < 2:
+        tree = [p for p in me.children() if "loky" in " ".join(p.cmdline())]
+        time.sleep(0.02)
+    process.kill()
+    process.wait()
+    assert tree and not list(tmp_path.glob("cache/arrays/own*"))
+    assert not psutil.wait_procs(tree, timeout=20)[1]
+    again = subprocess.run(args, capture_output=True, text=True, timeout=120)
+    assert "80 images" in again.stdout, again.stderr
 
 
 def test_the_split_is_what_the_file_says(real):
