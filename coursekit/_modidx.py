@@ -71,6 +71,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                   'coursekit.images._files_below': ('kit/images.html#_files_below', 'coursekit/images.py'),
                                   'coursekit.images._hsv': ('kit/images.html#_hsv', 'coursekit/images.py'),
                                   'coursekit.images._leave_with': ('kit/images.html#_leave_with', 'coursekit/images.py'),
+                                  'coursekit.images._load': ('kit/images.html#_load', 'coursekit/images.py'),
                                   'coursekit.images._pet_line': ('kit/images.html#_pet_line', 'coursekit/images.py'),
                                   'coursekit.images._read_batch': ('kit/images.html#_read_batch', 'coursekit/images.py'),
                                   'coursekit.images._unpack_batches': ('kit/images.html#_unpack_batches', 'coursekit/images.py'),

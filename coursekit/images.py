@@ -5,13 +5,15 @@ __all__ = ['ORIENTATION', 'CIFAR10', 'BATCHES', 'PETS', 'COATS', 'SOURCES', 'STA
            'class_files', 'cifar_files', 'pet_files', 'first_of_each', 'draw_digits', 'draw_pet', 'draw_pets',
            'dataset_folder', 'stand_in']
 
-# %% ../nbs/kit/05_images.ipynb #6596b503
+# %% ../nbs/kit/05_images.ipynb #b7fb3545
 import colorsys
 import hashlib
 import os
 import pickle
+import shutil
 import threading
 import time
+import zipfile
 from collections import Counter
 from pathlib import Path
 
@@ -108,11 +110,21 @@ def _as_images(pixels, shapes):
 
 def _cache_key(root, names, size):
     "Changes when a file's name, size or date does."
-    key = hashlib.sha256(f"1 {size}".encode())
+    key = hashlib.sha256(f"{size}".encode())
     for name in names:
         stat = os.stat(os.path.join(root, name))
         key.update(f"{name} {stat.st_size} {stat.st_mtime_ns}\n".encode())
     return key.hexdigest()[:16]
+
+
+def _load(folder):
+    "What `read_images` kept in `folder`: images, which files could be read, a hash; OSError or ValueError if it is not whole."
+    with np.load(folder / "about.npz") as about:
+        shapes, pixel_hash = about["shapes"], str(about["hash"])
+    pixels, good = np.memmap(folder / "pixels", np.uint8, "r"), shapes.any(1)
+    if pixels.size != shapes.prod(1).sum() * 3:
+        raise ValueError
+    return _as_images(pixels, shapes[good]), good, pixel_hash
 
 
 def read_images(root,  # the folder of the dataset
@@ -123,18 +135,19 @@ def read_images(root,  # the folder of the dataset
     "Files as arrays in memory, decoded on first use and mapped from disk from then on."
     root = Path(root).absolute()
     folder = local / "arrays" / f"{root.name}-{_cache_key(root, names, size)}"
-    if not folder.is_dir():
-        pixels, shapes = _decode_all(root, names, size)
-        if not shapes.any():
-            raise CourseError(f"None of the {len(names)} files in {tidy(root)} is an image that can be read: "
-                              "is this the right folder, and was it unpacked?")
-        with atomic_path(folder) as part:
-            part.mkdir()
-            (part / "pixels").write_bytes(pixels)
-            np.savez(part / "about.npz", shapes=shapes, hash=hashlib.sha256(pixels).hexdigest())
-    about = np.load(folder / "about.npz")
-    good = about["shapes"].any(1)
-    return _as_images(np.memmap(folder / "pixels", np.uint8, "r"), about["shapes"][good]), good, str(about["hash"])
+    try:
+        return _load(folder)
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile):  # not there, or something took a part of it
+        shutil.rmtree(folder, ignore_errors=True)
+    pixels, shapes = _decode_all(root, names, size)
+    if not shapes.any():
+        raise CourseError(f"None of the {len(names)} files in {tidy(root)} is an image that can be read: "
+                          "is this the right folder, and was it unpacked?")
+    with atomic_path(folder) as part:
+        part.mkdir()
+        (part / "pixels").write_bytes(pixels)
+        np.savez(part / "about.npz", shapes=shapes, hash=hashlib.sha256(pixels).hexdigest())
+    return _load(folder)
 
 # %% ../nbs/kit/05_images.ipynb #d0456e1f
 def _visible(folder, kind):

@@ -208,6 +208,16 @@ def test_decoded_once_and_again_when_a_file_changes(real, monkeypatch):
     assert cifar10(real).fingerprint != first.fingerprint
 
 
+@pytest.mark.parametrize("harm", [lambda d: (d / "pixels").unlink(), lambda d: (d / "pixels").write_bytes(b"half"),
+                                  lambda d: (d / "about.npz").write_bytes(b"PK half"), lambda d: (d / "about.npz").write_bytes(b"")])
+def test_a_harmed_cache_is_made_anew(real, tmp_path, monkeypatch, harm):
+    monkeypatch.setenv("COURSEKIT_CACHE", str(tmp_path / "cache"))
+    ws = setup("quick", data=real.data)
+    first = cifar10(ws)
+    harm(next((ws.local / "arrays").iterdir()))
+    assert cifar10(ws).fingerprint == first.fingerprint
+
+
 def test_images_are_mapped_from_disk(real):
     array = cifar10(real).images
     while array.base is not None and not isinstance(array, np.memmap):
