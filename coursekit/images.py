@@ -137,7 +137,7 @@ def read_images(root,  # the folder of the dataset
     folder = local / "arrays" / f"{root.name}-{_cache_key(root, names, size)}"
     try:
         return _load(folder)
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile):  # not there, or something took a part of it
+    except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile):  # not there, or something took a part of it
         shutil.rmtree(folder, ignore_errors=True)
     pixels, shapes = _decode_all(root, names, size)
     if not shapes.any():
