@@ -197,7 +197,7 @@ def _execute(result, threads, stopped):
         reason = f"{e.ename}: {e.evalue}"
     except Exception as e:  # the kernel died, or could not start: whatever it was, the other notebooks go on
         where = f"the kernel ended in cell {result.cell}" if result.cell else "the kernel did not start"
-        reason = f"{where}: {_last_words(log) or e}"
+        reason = f"{where}: {_last_words(log) or e}" + ("; memory may have run out" if "died" in str(e) else "")
     finally:
         if km and km.has_kernel:
             run_sync(km.shutdown_kernel)(now=status != "passed")
@@ -436,7 +436,7 @@ PAGE = """<!doctype html>
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 64rem; margin: 2rem auto; padding: 0 1rem; }
 table { border-collapse: collapse; margin: .5rem 0; display: block; overflow-x: auto; max-height: 30rem; width: fit-content; max-width: 100%; }
 td, th { padding: .2rem .8rem .2rem 0; border-bottom: 1px solid var(--line); text-align: left; white-space: nowrap; }
-td.n, th.n { text-align: right; font-variant-numeric: tabular-nums; }
+td.w { white-space: normal; } td.n, th.n { text-align: right; font-variant-numeric: tabular-nums; }
 caption { text-align: left; font-weight: 600; }
 pre { background: #8881; padding: .7rem; overflow: auto; max-height: 24rem; }
 .passed { color: var(--good); font-weight: 600; } .failed, .stopped { color: var(--bad); font-weight: 600; }
@@ -448,7 +448,7 @@ section { border-top: 2px solid var(--line); margin-top: 2rem; } img { max-width
 <table><tr><th>notebook</th><th>status</th><th class="n">time, s</th><th class="n">peak memory, MB</th><th>slowest cell</th><th>reason</th></tr>
 {% for n in r.notebooks %}<tr><td><a href="#{{ n.name|urlencode }}">{{ n.name }}</a></td><td class="{{ n.status }}">{{ n.status }}</td>
 <td class="n">{{ n.seconds }}</td><td class="n">{{ "%.0f"|format(n.peak_mb) }}</td>
-<td>{% if n.slowest %}{{ n.slowest[0].seconds }} s: cell {{ n.slowest[0].cell }}{% endif %}</td><td>{{ n.reason|truncate(90) }}</td></tr>{% endfor %}</table>
+<td>{% if n.slowest %}{{ n.slowest[0].seconds }} s: cell {{ n.slowest[0].cell }}{% endif %}</td><td class="w">{{ n.reason|truncate(120) }}</td></tr>{% endfor %}</table>
 {% for n in r.notebooks %}<section id="{{ n.name|urlencode }}"><h2>{{ n.name }} <span class="{{ n.status }}">{{ n.status }}</span></h2>
 {% if n.reason %}<p>{{ n.reason }}</p>{% endif %}
 {% if n.executed %}<p><a href="{{ n.executed|urlencode }}">the executed notebook</a></p>{% endif %}
