@@ -260,8 +260,10 @@ def _watch(results, timeout, ended, show):
 
 def _make_way(results):
     "Remove what an earlier run executed; nothing else is ever written over."
+    sources = {r.path for r in results}
     for r in results:
-        if r.executed.exists() and '"papermill"' not in r.executed.read_text(encoding="utf-8", errors="replace"):
+        ours = not r.executed.exists() or '"papermill"' in r.executed.read_text(encoding="utf-8", errors="replace")
+        if r.executed in sources or not ours:
             raise CourseError(f"The run would write over {tidy(r.executed)}: choose another folder with --out.")
     for r in results:
         r.executed.unlink(missing_ok=True)

@@ -98,6 +98,9 @@ def test_no_lessons_here(tmp_path):
 def test_nothing_is_written_over_but_what_an_earlier_run_executed(make, tmp_path):
     a, deep = make("a", "x = 1"), make("b/a", "x = 2")
     dotted = make("b/a.v2", "x = 3")
+    nb = nbformat.read(a, 4)
+    nb.metadata["papermill"] = {}  # executed once, and a source now
+    nbformat.write(nb, a)
     before = {p: p.read_bytes() for p in (a, deep, dotted)}
     for args in ([a, "--out", tmp_path], [a, deep, "--out", tmp_path / "b"], [dotted, deep, "--out", tmp_path / "b"],
                  [f"../{tmp_path.name}/a.ipynb", "--out", "."]):
