@@ -396,7 +396,10 @@ def _record(r, out):
               "figures": [], "tables": [], "error": None}
     if not r.executed.exists():
         return facts
-    nb = read_notebook(r.executed)
+    try:
+        nb = read_notebook(r.executed)
+    except CourseError as e:  # cut short, by a full disk say
+        return facts | {"reason": f"{r.reason} {e}".strip()}
     added = {"injected-parameters", "papermill-error-cell-tag"}  # by papermill
     nb.cells = [c for c in nb.cells if not added & set(c.metadata.get("tags", []))]
     facts["executed"] = r.executed.relative_to(out).as_posix()

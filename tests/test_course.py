@@ -146,7 +146,8 @@ def test_a_failure_elsewhere_goes_by_its_own_cell(make, tmp_path):
 
 
 @pytest.mark.parametrize("source, line", [
-    ("x = 0\n\ntry:\n    {}['k']\nexcept KeyError as e:\n    raise ValueError('chained') from e", "raise ValueError('chained') from e"),
+    ("x = 0\n\ntry:\n    {}['k']\nexcept KeyError as e:\n    raise ValueError('chained') from e",
+     ("{}['k']", "raise ValueError('chained') from e")),  # IPython 7 shows the cause first, later ones last
     ("x = 1\n" * 20 + "y = (", "21 y = ("),
 ])
 def test_the_line_of_a_chained_error_and_of_a_syntax_error(make, tmp_path, source, line):
