@@ -9,7 +9,6 @@ import ast
 import base64
 import contextlib
 import difflib
-import importlib.metadata
 import json
 import os
 import platform
@@ -29,7 +28,7 @@ from typing import Annotated, Optional
 import psutil
 import typer
 
-from .workspace import PACKAGES, SCALES, TABLE, CourseError, _version, atomic_path, cpu_name, n_cores, tidy, try_writing
+from .workspace import PACKAGES, TABLE, CourseError, _version, atomic_path, check_scale, cpu_name, n_cores, tidy, try_writing
 
 # %% ../nbs/kit/04_course.ipynb #22bd66d4
 def read_notebook(path):
@@ -79,8 +78,8 @@ def parse_parameters(given,  # ["name=value", ...]
             if not _fits(out[name], default):
                 raise CourseError(f"-p {text}: {value} is {_kind(out[name])}, but in {nb} {name} is {_kind(default)} "
                                   f"(there {default!r}).")
-    if out.get("scale", "tiny") not in SCALES:
-        raise CourseError(f"The scale is {out['scale']!r}: choose 'tiny', 'quick' or 'full'.")
+    if "scale" in out:
+        check_scale(out["scale"])
     return out
 
 
@@ -222,11 +221,11 @@ def run_notebooks(notebooks,       # paths
                   known=None,      # {notebook: its parameters}, where they were read before
                  ):                # the results, and whether ctrl-C ended the run
     "Run notebooks, each in its own kernel, and write the report; one that fails does not stop the rest."
-    paths, out = _unique(notebooks), Path(out).resolve()
+    paths, out, parameters = _unique(notebooks), Path(out).resolve(), parameters or {}
     names = _names(paths)
     known = known or read_parameters(paths)
     results = [Result(names[p], p, out / f"{names[p]}.ipynb",
-                      {k: v for k, v in (parameters or {}).items() if k in known.get(names[p], {})}) for p in paths]
+                      {k: v for k, v in parameters.items() if k in known.get(names[p], {})}) for p in paths]
     try_writing(out, "--out")
     _make_way(results)
     jobs = min(jobs or n_cores(), len(paths))
@@ -239,7 +238,7 @@ def run_notebooks(notebooks,       # paths
         show.refresh()
     for f in todo:
         f.result()
-    write_report(results, out, started, time.monotonic() - begun, parameters or {})
+    write_report(results, out, started, time.monotonic() - begun, parameters)
     return results, ended.is_set()
 
 
@@ -343,6 +342,12 @@ class _Display:
                 self.console.print(f"{r.status:8}{r.name:24}{r.seconds:8.1f} s{reason}", markup=False, soft_wrap=True)
 
 # %% ../nbs/kit/04_course.ipynb #83fd94eb
+def _without_papermills(nb):
+    "The cells of an executed notebook without those that papermill put in."
+    added = {"injected-parameters", "papermill-error-cell-tag"}
+    return [c for c in nb.cells if not added & set(c.metadata.get("tags", []))]
+
+
 def _outputs(nb):
     "(cell number from 1, output) pairs of a notebook."
     return [(i, o) for i, c in enumerate(nb.cells, 1) if c.cell_type == "code" for o in c.get("outputs", [])]
@@ -400,8 +405,7 @@ def _record(r, out):
         nb = read_notebook(r.executed)
     except CourseError as e:  # cut short, by a full disk say
         return facts | {"reason": f"{r.reason} {e}".strip()}
-    added = {"injected-parameters", "papermill-error-cell-tag"}  # by papermill
-    nb.cells = [c for c in nb.cells if not added & set(c.metadata.get("tags", []))]
+    nb.cells = _without_papermills(nb)
     facts["executed"] = r.executed.relative_to(out).as_posix()
     for row in facts["slowest"]:
         row["source"] = next(iter(nb.cells[row["cell"] - 1].source.splitlines()), "")
@@ -491,7 +495,7 @@ def refresh(path,     # the notebook to write into
     import nbformat
 
     nb = read_notebook(path)
-    done = [c for c in read_notebook(executed).cells if "injected-parameters" not in c.metadata.get("tags", [])]
+    done = _without_papermills(read_notebook(executed))
     if [c.source for c in nb.cells] != [c.source for c in done]:
         raise CourseError(f"{tidy(path)} was edited while it ran: its outputs were left as they were; run it again.")
     for cell, ran in zip(nb.cells, done):
@@ -574,10 +578,8 @@ def doctor():
 def _needs_papermill():
     "Fail in words where the extra is not installed."
     for package in "papermill", "ipykernel":
-        try:
-            importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            raise CourseError(f"{package} is not installed: pip install 'coursekit[run]'.") from None
+        if _version(package) == "not installed":
+            raise CourseError(f"{package} is not installed: pip install 'coursekit[run]'.")
 
 
 def main():

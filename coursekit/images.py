@@ -396,10 +396,14 @@ def dataset_folder(ws,  # the workspace
     if ws.scale != "tiny":
         raise CourseError(f"There is no {name} in {tidy(ws.data)}: unpack {SOURCES[name]}, or point COURSEKIT_DATA "
                           "at a folder that has it; scale = 'tiny' runs on a stand-in.")
-    folder = ws.local / "stand-in" / DATASETS[name][0]
+    return _made_once(ws.local / "stand-in" / DATASETS[name][0], STAND_INS[name][1])
+
+
+def _made_once(folder, make):
+    "`folder`, which `make` writes on first use."
     if not folder.is_dir():
         with atomic_path(folder) as part:
-            STAND_INS[name][1](part)
+            make(part)
     return folder
 
 
@@ -409,10 +413,7 @@ def _as_folders(batches, local):
     if absent := [name for name in names if not (batches / name).is_file()]:
         raise CourseError(f"{tidy(batches)} lacks {', '.join(absent)}: unpack the archive again.")
     folder = local / "unpacked" / f"cifar10-{_cache_key(batches, names, None)}"
-    if not folder.is_dir():
-        with atomic_path(folder) as part:
-            _unpack_batches(batches, part)
-    return folder
+    return _made_once(folder, lambda part: _unpack_batches(batches, part))
 
 
 def stand_in(ws, folder): # '' for real images

@@ -2,8 +2,8 @@
 
 # %% auto #0
 __all__ = ['DRIVE', 'SCALES', 'TABLE', 'HOSTS', 'PACKAGES', 'DATASETS', 'CourseError', 'tidy', 'atomic_path', 'seed_everything',
-           'in_colab', 'try_writing', 'Workspace', 'setup', 'show_table', 'n_cores', 'has_amx', 'cpu_name', 'gpu_name',
-           'find_folder', 'doctor']
+           'in_colab', 'try_writing', 'check_scale', 'Workspace', 'setup', 'show_table', 'n_cores', 'has_amx',
+           'cpu_name', 'gpu_name', 'find_folder', 'doctor']
 
 # %% ../nbs/kit/00_workspace.ipynb #2a9cb216
 import contextlib
@@ -176,6 +176,12 @@ def _mount_drive(tries=3, wait=2):
 SCALES = ("tiny", "quick", "full")
 
 
+def check_scale(scale):
+    "Fail in words if `scale` is none of `SCALES`."
+    if scale not in SCALES:
+        raise CourseError(f"The scale is {scale!r}: choose 'tiny', 'quick' or 'full'.")
+
+
 @dataclass(frozen=True)
 class Workspace:
     "Where and how a notebook runs; made by `setup`."
@@ -203,8 +209,7 @@ def setup(scale="quick",       # tiny: offline, seconds; quick: real data, minut
           deterministic=False, # ask torch for deterministic algorithms (slower on a GPU)
          ) -> Workspace:
     "Seed everything, find or make the folders and the device; `CourseError` for what a person can mend."
-    if scale not in SCALES:
-        raise CourseError(f"The scale is {scale!r}: choose 'tiny', 'quick' or 'full'.")
+    check_scale(scale)
     if not isinstance(seed, int) or not 0 <= seed < 2**32:
         raise CourseError(f"The seed is {seed!r}: choose a whole number from 0 to 2**32 - 1.")
     if drive:
