@@ -1,0 +1,504 @@
+"Downloads from hosts that are dead, wrong, slow or cut off, kills half-way, and archives that mean harm."
+import contextlib
+import hashlib
+import http.server
+import io
+import json
+import os
+import random
+import re
+import signal
+import socket
+import subprocess
+import sys
+import tarfile
+import threading
+import time
+import zipfile
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from conftest import command
+
+from coursekit import fetch as fetching
+from coursekit.fetch import check_datasets, fetch, present, sources, unpack
+from coursekit.workspace import CourseError
+
+CONTENT = {f"set/{i % 7}/{i}.bin": np.random.default_rng(i).bytes(3000) for i in range(400)}
+
+
+def packed():
+    "A tar.gz of CONTENT, the same bytes each time."
+    box = io.BytesIO()
+    with tarfile.open(fileobj=box, mode="w:gz", compresslevel=1) as t:
+        for name, data in CONTENT.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            t.addfile(info, io.BytesIO(data))
+    return box.getvalue()
+
+
+ARCHIVE = packed()
+N = len(ARCHIVE)
+
+
+class Host(http.server.BaseHTTPRequestHandler):
+    "Plays the host that the first part of the path names."
+    protocol_version = "HTTP/1.1"
+
+    def do_GET(self):
+        kind = self.path.split("/")[1]
+        self.server.asked.append((kind, self.headers["Range"]))
+        getattr(self, f"play_{kind}")()
+
+    def log_message(self, *args):
+        pass
+
+    def send(self, body, ranges=True, stop_after=None, rate=None, status=None, kind="application/gzip", length=True):
+        "Send `body`, or what is asked of it; at `rate` bytes a second; hang up after `stop_after` bytes."
+        start = int(self.headers["Range"][6:-1]) if ranges and self.headers["Range"] else 0
+        self.send_response(status or (206 if start else 200))
+        if start:
+            self.send_header("Content-Range", f"bytes {start}-{len(body) - 1}/{len(body)}")
+        if length:
+            self.send_header("Content-Length", str(len(body) - start))
+        self.send_header("Content-Type", kind)
+        self.send_header("Connection", "close")
+        self.end_headers()
+        self.close_connection = True
+        rest = body[start:][:stop_after]
+        step = max(1, int(rate / 20)) if rate else len(rest) or 1
+        with contextlib.suppress(ConnectionError):
+            for i in range(0, len(rest), step):
+                self.wfile.write(rest[i:i + step])
+                self.wfile.flush()
+                if rate:
+                    time.sleep(step / rate)
+
+    def play_good(self):
+        self.send(ARCHIVE)
+
+    def play_norange(self):
+        self.send(ARCHIVE, ranges=False)
+
+    def play_404(self):
+        self.send_error(404)
+
+    def play_500(self):
+        self.send_error(500)
+
+    def play_slow(self):
+        self.send(ARCHIVE, rate=80_000)
+
+    def play_medium(self):
+        self.send(ARCHIVE, rate=1_000_000)
+
+    def play_halfnorange(self):
+        self.send(ARCHIVE, ranges=False, stop_after=N // 2)
+
+    def play_half(self):
+        self.send(ARCHIVE, stop_after=N // 2)
+
+    def play_html(self):
+        self.send(b"<!DOCTYPE html><html>quota exceeded</html>", ranges=False, kind="text/html; charset=utf-8")
+
+    def play_silenthtml(self):  # a page that does not say what it is, nor how long
+        self.send(b"<!DOCTYPE html><html>quota exceeded</html>", ranges=False, kind="application/gzip", length=False)
+
+    def play_wrong(self):
+        self.send(bytes(N))
+
+    def play_endless(self):
+        self.send(ARCHIVE + bytes(N), ranges=False, length=False)
+
+    def play_lyingrange(self):  # says that it goes on, and sends the beginning again
+        start = int((self.headers["Range"] or "bytes=0-")[6:-1])
+        self.send_response(206)
+        self.send_header("Content-Range", f"bytes {start}-{N - 1}/{N}")
+        self.send_header("Content-Length", str(N - start))
+        self.end_headers()
+        self.wfile.write(ARCHIVE[:N - start])
+
+
+@pytest.fixture
+def host():
+    "A loopback server; `.url(kind)` is where it plays a host."
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Host)
+    server.asked, server.daemon_threads = [], True
+    server.url = lambda kind: f"http://127.0.0.1:{server.server_port}/{kind}/set.tar.gz"
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield server
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    "A workspace's folders, and a speed that is measured over a second."
+    monkeypatch.setattr(fetching, "WINDOW", 0.5)
+    monkeypatch.setattr(fetching, "FLOOR", 200_000)
+    monkeypatch.setattr(fetching, "PATIENCE", 2)
+    for name in "data", "local":
+        (tmp_path / name).mkdir()
+    return SimpleNamespace(data=tmp_path / "data", local=tmp_path / "local")
+
+
+def source(*urls, archive=ARCHIVE, file="set.tar.gz"):
+    return {"folder": "set", "archives": [{"file": file, "bytes": len(archive), "hash": f"sha256:{hashlib.sha256(archive).hexdigest()}", "urls": list(urls)}]}
+
+
+@pytest.fixture
+def offer(monkeypatch):
+    "Make `a set` a dataset that is to be had from some URLs."
+    return lambda *urls, **kwargs: monkeypatch.setitem(sources(), "a set", source(*urls, **kwargs))
+
+
+def dead_port():
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return f"http://127.0.0.1:{s.getsockname()[1]}/set.tar.gz"
+
+
+def assert_right(folder):
+    assert {f"set/{p.relative_to(folder).as_posix()}": p.read_bytes() for p in folder.rglob("*.bin")} == CONTENT
+
+
+SAYS = {"404": "answers 404 Not Found", "500": "answers 500", "slow": "sends .* kB/s", "halfnorange": "cuts off after",
+        "html": "answers with a web page", "silenthtml": "cuts off after 42 of", "wrong": "sent other bytes", "endless": "sends more than"}
+
+
+@pytest.mark.parametrize("kind", SAYS)
+def test_a_bad_host_is_left_for_the_next(kind, host, place, offer, capsys):
+    offer(host.url(kind), host.url("good"))
+    assert_right(fetch("a set", place))
+    said = capsys.readouterr().out
+    assert re.search(rf"set.tar.gz: 127.0.0.1:\d+ {SAYS[kind]}.*; on to the next.\nset.tar.gz: \S+ MB from 127", said), said
+    assert not list(place.data.glob("*.part"))
+
+
+def test_a_dead_port_is_left_for_the_next(host, place, offer, capsys):
+    offer(dead_port(), host.url("good"))
+    assert_right(fetch("a set", place))
+    assert "fails (Connection refused); on to the next." in capsys.readouterr().out
+
+
+def test_a_silent_host_is_left_for_the_next(host, place, offer, capsys):
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        s.listen()
+        offer(f"http://127.0.0.1:{s.getsockname()[1]}/set.tar.gz", host.url("good"))
+        assert_right(fetch("a set", place))
+    assert "does not answer in 2 s; on to the next." in capsys.readouterr().out
+
+
+def test_a_host_that_cuts_off_is_asked_for_the_rest(host, place, offer):
+    offer(host.url("half"))
+    assert_right(fetch("a set", place))
+    ranges = [r for _, r in host.asked]
+    assert ranges[:2] == [None, f"bytes={N // 2}-"] and len(ranges) <= 3
+
+
+def test_what_a_slow_host_sent_is_not_asked_for_again(host, place, offer):
+    offer(host.url("slow"), host.url("good"))
+    assert_right(fetch("a set", place))
+    assert host.asked[1][0] == "good" and int(host.asked[1][1][6:-1]) > 10_000
+
+
+def test_slow_is_better_than_nothing(host, place, offer, monkeypatch):
+    monkeypatch.setattr(fetching, "FLOOR", 10_000_000)
+    offer(host.url("404"), host.url("medium"))
+    assert_right(fetch("a set", place))
+    assert [k for k, _ in host.asked] == ["404", "medium", "medium"]
+
+
+def test_wrong_bytes_kept_from_before_do_not_spoil_a_good_host(host, place, offer):
+    (place.data / "set.tar.gz.part").write_bytes(b"nonsense" * 100)
+    offer(host.url("good"))
+    assert_right(fetch("a set", place))
+    assert host.asked == [("good", "bytes=800-"), ("good", None)]
+
+
+def test_a_part_that_is_too_long_is_thrown_away(host, place, offer):
+    (place.data / "set.tar.gz.part").write_bytes(ARCHIVE + b"more")
+    offer(host.url("good"))
+    assert_right(fetch("a set", place))
+
+
+def test_a_host_that_lies_about_ranges(host, place, offer):
+    (place.data / "set.tar.gz.part").write_bytes(ARCHIVE[:1000])
+    offer(host.url("lyingrange"))
+    assert_right(fetch("a set", place))
+
+
+def test_all_hosts_dead_lists_each_and_the_way_by_hand(host, place, offer):
+    offer(host.url("404"), dead_port(), host.url("html"))
+    with pytest.raises(CourseError, match="answers 404.*Connection refused.*web page.*Try again later.*set.tar.gz .*sha256:.*data by hand"):
+        fetch("a set", place)
+    assert present("a set", place) is None
+
+
+def test_what_has_arrived_is_kept_when_all_fail(host, place, offer):
+    offer(host.url("halfnorange"))
+    with pytest.raises(CourseError, match="cuts off"):
+        fetch("a set", place)
+    assert (place.data / "set.tar.gz.part").stat().st_size == N // 2
+    offer(host.url("good"))
+    assert_right(fetch("a set", place))
+    assert host.asked[-1] == ("good", f"bytes={N // 2}-")
+
+
+def test_an_archive_put_there_by_hand_needs_no_host(place, offer):
+    (place.data / "set.tar.gz").write_bytes(ARCHIVE)
+    offer(dead_port())
+    assert_right(fetch("a set", place))
+
+
+def test_a_truncated_archive_in_the_folder_is_fetched_anew(host, place, offer, capsys):
+    (place.data / "set.tar.gz").write_bytes(ARCHIVE[:N // 3])
+    offer(host.url("good"))
+    assert_right(fetch("a set", place))
+    assert "has other bytes than the recorded ones" in capsys.readouterr().out and (place.data / "set.tar.gz").read_bytes() == ARCHIVE
+
+
+@pytest.mark.parametrize("as_url", [True, False])
+def test_a_mirror_of_ones_own_is_asked_first(as_url, place, offer, tmp_path, monkeypatch, capsys):
+    shared = tmp_path / "a shared folder"
+    shared.mkdir()
+    (shared / "set.tar.gz").write_bytes(ARCHIVE)
+    monkeypatch.setenv("COURSEKIT_MIRROR", shared.as_uri() if as_url else str(shared))
+    offer(dead_port())
+    assert_right(fetch("a set", place))
+    assert "MB from the folder a shared folder" in capsys.readouterr().out
+
+
+def test_a_folder_that_is_there_is_used_as_it_is(place, offer):
+    offer(dead_port())
+    (place.data / "set").mkdir()
+    assert fetch("a set", place) == place.data / "set" and not list((place.data / "set").iterdir())
+
+
+def test_a_second_fetch_asks_nobody(host, place, offer):
+    offer(host.url("good"))
+    folder = fetch("a set", place)
+    assert fetch("a set", place) == folder and len(host.asked) == 1
+
+
+def test_a_data_folder_that_cannot_be_written_is_left_alone(host, place, offer, monkeypatch):
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    offer(host.url("good"))
+    assert_right(fetch("a set", place))
+    assert not list(place.data.iterdir())
+
+
+def test_a_single_text_is_not_unpacked(place, offer, tmp_path):
+    text = b"Because I could not stop for Death"
+    (tmp_path / "poem.txt").write_bytes(text)
+    offer((tmp_path / "poem.txt").as_uri(), archive=text, file="text/poem.txt")
+    sources()["a set"]["folder"] = "text/poem.txt"
+    assert fetch("a set", place) == place.data / "text" / "poem.txt" and fetch("a set", place).read_bytes() == text
+
+
+def test_an_unknown_name_gives_the_nearest():
+    with pytest.raises(CourseError, match="no dataset 'cifar10'; did you mean 'CIFAR-10'"):
+        fetch("cifar10", None)
+    with pytest.raises(CourseError, match=r"no dataset 'xyzzy qux'. catalogue\(\) lists"):
+        fetch("xyzzy qux", None)
+    with pytest.raises(CourseError, match="COCO is not fetched by coursekit: see http.* and load it by"):
+        fetch("COCO", None)
+
+
+# Disks, interruptions and kills
+
+def test_no_room_is_said_before_the_download(host, place, offer, monkeypatch):
+    monkeypatch.setattr(fetching.shutil, "disk_usage", lambda path: SimpleNamespace(free=1000))
+    offer(host.url("good"))
+    with pytest.raises(CourseError, match="needs 0.00 GB and .* free some, or choose another folder with COURSEKIT_DATA"):
+        fetch("a set", place)
+    assert not host.asked
+
+
+def full(*args, **kwargs):
+    raise OSError(28, "No space left on device")
+
+
+def test_a_disk_that_fills_while_unpacking_leaves_the_archive(host, place, offer, monkeypatch):
+    offer(host.url("good"))
+    with monkeypatch.context() as m:
+        m.setattr(tarfile.TarFile, "extract", full)
+        with pytest.raises(CourseError, match="No space is left on the disk"):
+            fetch("a set", place)
+    assert present("a set", place) is None and not list((place.local / "data").iterdir())
+    assert_right(fetch("a set", place))
+    assert len(host.asked) == 1
+
+
+FETCH = """
+import json, sys
+from pathlib import Path
+from types import SimpleNamespace
+from coursekit.fetch import fetch, sources
+sources()["a set"] = json.loads(sys.argv[1])
+print("begun", flush=True)
+fetch("a set", SimpleNamespace(data=Path(sys.argv[2]), local=Path(sys.argv[3])))
+"""
+
+
+def start(place, *urls):
+    "Fetch in a process of its own, which has begun."
+    child = subprocess.Popen([sys.executable, "-c", FETCH, json.dumps(source(*urls)), str(place.data), str(place.local)],
+                             stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    assert child.stdout.readline() == "begun\n"
+    return child
+
+
+def test_kills_at_random_moments_of_fetch_and_unpack(host, place, offer):
+    began = time.monotonic()
+    start(place, host.url("medium")).communicate(timeout=60)
+    whole = time.monotonic() - began  # about half of it is spent unpacking, after ctrl-C below it is only unpacking
+    assert_right(place.local / "data" / "set")
+    seed = random.randrange(1000)
+    moments = sorted(random.Random(seed).uniform(0, whole) for _ in range(5))
+    for folder in place.data, place.local:
+        subprocess.run(["rm", "-rf", *map(str, folder.iterdir())], check=True)
+    for moment in moments:
+        child = start(place, host.url("medium"))
+        time.sleep(moment)
+        child.send_signal(signal.SIGKILL)
+        child.wait()
+        if found := (place.local / "data" / "set").exists():
+            assert_right(place.local / "data" / "set"), (seed, moment)
+        assert not found or check_datasets_of(offer, place, host)
+    start(place, host.url("medium")).communicate(timeout=60)
+    assert_right(place.local / "data" / "set")
+    assert not [p for p in (place.local / "data").iterdir() if p.name.endswith(".part")], seed
+
+
+def check_datasets_of(offer, place, host):
+    offer(host.url("good"))
+    return bool(check_datasets(place, ["a set"]).whole.item())
+
+
+def test_a_kill_while_unpacking_leaves_no_half_folder(place, offer):
+    (place.data / "set.tar.gz").write_bytes(ARCHIVE)
+    for _ in range(20):
+        child = start(place, dead_port())
+        while not list(place.local.glob("data/.set.*.part/set/*/*.bin")) and child.poll() is None:
+            time.sleep(0.001)
+        child.send_signal(signal.SIGKILL)
+        child.wait()
+        if list(place.local.glob("data/.set.*.part")):
+            break
+    else:
+        pytest.fail("no kill hit the unpacking")
+    assert not (place.local / "data" / "set").exists()
+    offer(dead_port())
+    assert_right(fetch("a set", place))
+    assert not list(place.local.glob("data/.set.*.part"))
+
+
+def test_ctrl_c_keeps_what_has_arrived(host, place):
+    child = start(place, host.url("slow"))
+    part = place.data / "set.tar.gz.part"
+    while not part.exists() or part.stat().st_size < 20_000:
+        time.sleep(0.02)
+    child.send_signal(signal.SIGINT)
+    said, _ = child.communicate(timeout=20)
+    assert "Stopped; what has arrived of a set is kept: run this again to go on." in said
+    kept = part.stat().st_size
+    start(place, host.url("good")).communicate(timeout=60)
+    assert host.asked[-1] == ("good", f"bytes={kept}-")
+    assert_right(place.local / "data" / "set")
+
+
+def test_two_notebooks_fetch_it_once(host, place):
+    children = [start(place, host.url("medium")) for _ in range(2)]
+    said = [c.communicate(timeout=60)[0] for c in children]
+    assert [c.returncode for c in children] == [0, 0] and len(host.asked) == 1
+    assert any("is being fetched by another notebook" in s for s in said)
+    assert_right(place.local / "data" / "set")
+
+
+# Archives that mean harm, and archives that are none
+
+def tar_of(path, *members):
+    with tarfile.open(path, "w:gz") as t:
+        for m in members:
+            t.addfile(m, io.BytesIO(b"x" * m.size) if m.isfile() else None)
+
+
+def member(name, **facts):
+    info = tarfile.TarInfo(name)
+    for k, v in {"size": 1, **facts}.items():
+        setattr(info, k, v)
+    return info
+
+
+HARM = {"up": member("../escaped"), "deep": member("a/../../escaped"), "absolute": member("/tmp/escaped"),
+        "symlink": member("a", type=tarfile.SYMTYPE, linkname="/etc/passwd", size=0), "hardlink": member("a", type=tarfile.LNKTYPE, linkname="fine", size=0),
+        "device": member("a", type=tarfile.CHRTYPE, size=0), "backslash": member("..\\escaped"), "drive": member("C:/escaped")}
+
+
+@pytest.mark.parametrize("harm", HARM)
+def test_a_tar_that_would_leave_its_folder_is_refused(harm, tmp_path):
+    tar_of(tmp_path / "a.tgz", member("fine"), HARM[harm])
+    with pytest.raises(CourseError, match="lies outside its folder|is a link or a device"):
+        unpack([tmp_path / "a.tgz"], tmp_path / "room" / "out")
+    assert not list((tmp_path / "room").iterdir()) and not (tmp_path / "escaped").exists()
+
+
+@pytest.mark.parametrize("name, link", [("../escaped", False), ("/tmp/escaped", False), ("a", True)])
+def test_a_zip_that_would_leave_its_folder_is_refused(name, link, tmp_path):
+    info = zipfile.ZipInfo(name)
+    info.external_attr = (0o120777 if link else 0o100644) << 16
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as z:
+        z.writestr("fine", "fine")
+        z.writestr(info, "/etc/passwd")
+    with pytest.raises(CourseError, match="lies outside its folder|is a link or a device"):
+        unpack([tmp_path / "a.zip"], tmp_path / "room" / "out")
+    assert not list((tmp_path / "room").iterdir()) and not (tmp_path / "escaped").exists()
+
+
+@pytest.mark.parametrize("data", [b"", b"<html>", ARCHIVE[:N // 2], ARCHIVE[:-8] + bytes(8), b"PK\x03\x04" + bytes(50)])
+def test_what_is_no_whole_archive_is_a_sentence(data, tmp_path):
+    (tmp_path / "a.tgz").write_bytes(data)
+    with pytest.raises(CourseError, match="a.tgz can't be unpacked .*a whole zip or tar file is expected"):
+        unpack([tmp_path / "a.tgz"], tmp_path / "room" / "out")
+    assert not list((tmp_path / "room").iterdir())
+
+
+def test_a_folder_is_never_unpacked_over(tmp_path):
+    (tmp_path / "out").mkdir()
+    with pytest.raises(CourseError, match="is there already"):
+        unpack([], tmp_path / "out")
+
+
+# The command line
+
+def test_the_command_line(tmp_path, monkeypatch):
+    monkeypatch.setenv("COURSEKIT_DATA", str(tmp_path / "data"))
+    monkeypatch.setenv("COURSEKIT_CACHE", str(tmp_path / "cache"))
+    name, archive = "tiny Shakespeare", sources()["tiny Shakespeare"]["archives"][0]
+    listed = command("data", "list", "--task", "text")
+    assert listed.returncode == 0 and "tiny Shakespeare" in listed.stdout and "ImageNet" not in listed.stdout
+    wrong = command("data", "list", "--task", "cooking")
+    assert wrong.returncode == 2 and "There is no task 'cooking'" in wrong.stderr and "Traceback" not in wrong.stderr
+    assert "did you mean 'CIFAR-10'" in command("data", "fetch", "CIFAR10").stderr
+    absent = command("data", "check", name)
+    assert absent.returncode == 1 and f"coursekit data fetch '{name}'" in absent.stdout
+    text = tmp_path / "data" / archive["file"]
+    text.parent.mkdir(parents=True)
+    text.write_bytes(b"short")
+    broken = command("data", "check")
+    assert broken.returncode == 1 and "has other bytes than the recorded ones" in broken.stdout
+
+
+def test_check_sees_what_is_missing(host, place, offer):
+    offer(host.url("good"))
+    folder = fetch("a set", place)
+    assert check_datasets(place, ["a set"]).whole.item()
+    (folder / "3" / "3.bin").unlink()
+    assert "1 of 400 files are missing or changed (3/3.bin)" in check_datasets(place, ["a set"]).found.item()
+    (place.data / "set.tar.gz").write_bytes(b"rot")
+    assert not check_datasets(place, ["a set"]).whole.item()
