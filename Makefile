@@ -17,10 +17,11 @@ test: .venv/ready
 full: .venv/ready
 	$(BIN)/coursekit run --scale full
 
-# After an edit in nbs/: write coursekit/ again.
+# After an edit in nbs/ or of the catalogue: write coursekit/ and data_links.md again.
 export: .venv/ready
 	$(BIN)/nbdev-clean
 	$(BIN)/nbdev-export
+	$(BIN)/python tools/data_links.py
 
 # Run everything at quick scale on the data in COURSEKIT_DATA and keep the outputs in the notebooks.
 refresh: .venv/ready

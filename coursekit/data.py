@@ -6,7 +6,7 @@ __all__ = ['shrink', 'resolution_sheet', 'resolution_game', 'interval', 'resolut
            'learning_curve', 'more_data', 'audit', 'suggest_split', 'dataset_picker', 'Splits', 'cifar10',
            'image_folder', 'image_table', 'make_split', 'pets']
 
-# %% ../nbs/01_data.ipynb #be70f9be
+# %% ../nbs/01_data.ipynb #3fdfd73d
 import textwrap
 
 import numpy as np
@@ -158,7 +158,7 @@ def class_counts(splits): # a DataFrame: a row a class, a column a part
 def imbalance_ratio(splits, part="train"):
     "The largest class over the smallest; 1 is balanced."
     counts = class_counts(splits)[part]
-    return counts.max() / counts.min()
+    return float(counts.max() / counts.min())
 
 # %% ../nbs/01_data.ipynb #a33c1521
 def near_duplicates(images,    # uint8 images of shape (h, w, 3)
@@ -199,7 +199,7 @@ def pair_sheet(splits, pairs, title, n=18): # a matplotlib Figure
 
     part, pairs = parts_of(splits), pairs.head(n)
     nrows = max(1, -(-len(pairs) // 6))
-    fig, axes = plt.subplots(nrows, 6, figsize=(10, 1.15 * nrows + 0.4), squeeze=False, layout="constrained")
+    fig, axes = plt.subplots(nrows, 6, figsize=(10, nrows + 0.4), squeeze=False, layout="constrained")
     for ax in axes.flat:
         ax.axis("off")
     for ax, row in zip(axes.flat, pairs.itertuples()):
