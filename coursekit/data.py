@@ -43,7 +43,7 @@ def resolution_sheet(splits, idx, sizes=(8, 16, 32, 64, 128)): # a matplotlib Fi
     fig, axes = plt.subplots(len(sizes), len(idx), figsize=(len(idx), 1.05 * len(sizes) + 0.4), squeeze=False, layout="constrained")
     for row, size in zip(axes, sizes):
         for ax, im in zip(row, shrink([splits.images[i] for i in idx], size)):
-            ax.imshow(im.permute(1, 2, 0), interpolation="nearest")
+            ax.imshow(im.permute(1, 2, 0).numpy(), interpolation="nearest")
             ax.set(xticks=[], yticks=[])
         row[0].set_ylabel(f"{size} px")
     fig.suptitle(f"{splits.title}: the same images at {sizes[0]} to {sizes[-1]} pixels", fontsize=10)
@@ -65,7 +65,7 @@ def resolution_game(splits,                      # two to ten classes
     picture, line = widgets.Image(format="png", width=256, height=256), widgets.HTML()
     buttons = [widgets.Button(description=c.replace("_", " ")) for c in splits.classes]
     box = widgets.VBox([picture, widgets.HBox(buttons), line])
-    box.answers = []
+    box.answers, box.turns = [], turns
 
     def show():
         "The next picture, or the score."
@@ -203,7 +203,7 @@ def pair_sheet(splits, pairs, title, n=18): # a matplotlib Figure
     for ax in axes.flat:
         ax.axis("off")
     for ax, row in zip(axes.flat, pairs.itertuples()):
-        ax.imshow(np.hstack([shrink([splits.images[i]], 32)[0].permute(1, 2, 0) for i in (row.first, row.second)]))
+        ax.imshow(np.hstack([shrink([splits.images[i]], 32)[0].permute(1, 2, 0).numpy() for i in (row.first, row.second)]))
         ax.set_title(f"{part[row.first]} / {part[row.second]}, {row.similarity:.2f}", fontsize=7, pad=2)
     fig.suptitle(f"{splits.title}: {title}", fontsize=10)
     plt.close(fig)
@@ -252,6 +252,8 @@ def learning_curve(features, labels,
     import pandas as pd
     from sklearn import model_selection
 
+    if max(sizes) > len(train):
+        raise CourseError(f"The largest subset has {max(sizes):,} examples and there are {len(train):,} to train on: take smaller sizes.")
     rng = np.random.default_rng(seed)
     cv = [(rng.permutation(train)[:max(sizes)], valid) for _ in range(repeats)]
     n, _, scores = model_selection.learning_curve(fast_model(), features, labels, train_sizes=list(sizes), cv=cv)

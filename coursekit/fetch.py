@@ -77,10 +77,10 @@ def _reason(e):
     "What a failed request says, in few words, and a rate if that may pass."
     if isinstance(e, urllib.error.HTTPError):
         return f"answers {e.code} {e.reason}", 0 if e.code >= 500 else None
-    e = getattr(e, "reason", e)
+    began, e = not isinstance(e, urllib.error.URLError), getattr(e, "reason", e)
     if isinstance(e, TimeoutError):
         return f"does not answer in {PATIENCE} s", 0
-    return f"fails ({getattr(e, 'strerror', None) or str(e) or type(e).__name__})", 0
+    return f"fails ({getattr(e, 'strerror', None) or str(e) or type(e).__name__})", 0 if began else None
 
 
 def _open(url, have, size):

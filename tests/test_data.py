@@ -1,4 +1,5 @@
 "Loaders, splits and stand-ins, and what they say of bad data."
+import hashlib
 import json
 import os
 import pickle
@@ -17,6 +18,7 @@ from PIL import Image
 
 from coursekit import images
 from coursekit.data import cifar10, class_counts, contact_sheet, image_folder, image_table, make_split, pets
+from coursekit.fetch import sources
 from coursekit.images import CIFAR10, PETS, decode, draw_pet
 from coursekit.workspace import CourseError, setup
 
@@ -184,11 +186,25 @@ def test_files_that_are_no_images_are_named_and_counted(real):
         cifar10(real)
 
 
-def test_no_data_is_a_sentence_at_quick_and_a_stand_in_at_tiny(ws, tmp_path):
-    with pytest.raises(CourseError, match="no CIFAR-10 in .*: unpack https://.* there, .* or point COURSEKIT_DATA"):
+def test_no_data_and_no_host_is_a_sentence_at_quick_and_a_stand_in_at_tiny(ws, tmp_path, monkeypatch):
+    nowhere = {"folder": "cifar-10-batches-py", "archives": [{**sources()["CIFAR-10"]["archives"][0], "urls": ["http://127.0.0.1:9/a.tar.gz"]}]}
+    monkeypatch.setitem(sources(), "CIFAR-10", nowhere)
+    with pytest.raises(CourseError, match="could not be fetched: 127.0.0.1:9 fails .* by hand. Scale 'tiny' runs on a stand-in."):
         cifar10(setup("quick", data=tmp_path))
     splits = cifar10(ws)
     assert "stand-in" in splits.title and "stand-in" in repr(splits) and "stand-in" in contact_sheet(splits)._suptitle.get_text()
+
+
+def test_what_is_not_there_is_fetched_at_quick(real, tmp_path, monkeypatch):
+    monkeypatch.setenv("COURSEKIT_CACHE", str(tmp_path / "cache"))
+    as_batches(real.data / "cifar10", tmp_path / "cifar-10-batches-py")
+    archive = shutil.make_archive(tmp_path / "a", "gztar", tmp_path, "cifar-10-batches-py")
+    about = {"file": "a.tar.gz", "bytes": os.path.getsize(archive), "hash": "sha256:" + hashlib.sha256(Path(archive).read_bytes()).hexdigest(),
+             "urls": [Path(archive).as_uri()]}
+    monkeypatch.setitem(sources(), "CIFAR-10", {"folder": "cifar-10-batches-py", "archives": [about]})
+    (tmp_path / "empty").mkdir()
+    splits = cifar10(setup("quick", data=tmp_path / "empty"))
+    assert splits.fingerprint == cifar10(real).fingerprint and not splits.stand_in
 
 
 def test_tiny_takes_a_slice_of_the_real_data_where_it_is(real):

@@ -6,11 +6,13 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from conftest import ROOT, command
 
 from coursekit.course import defaults, read_notebook
-from coursekit.data import cifar10, class_counts, pets
+from coursekit.data import cifar10, near_duplicates, parts_of
+from coursekit.fetch import catalogue
 
 NOTEBOOKS = sorted((ROOT / "nbs").rglob("[0-9][0-9]_*.ipynb"))
 LESSONS = [p for p in NOTEBOOKS if p.parent.name == "nbs"]
@@ -53,26 +55,37 @@ def test_a_committed_notebook(path):
 def test_a_committed_lesson_is_on_real_data(path):
     outputs = [str(o) for c in read_notebook(path).cells if c.cell_type == "code" for o in c.outputs]
     assert not any("stand-in for" in o or "not found; scale tiny" in o for o in outputs)
-    assert any("image/png" in o for o in outputs)
+    assert any("image/png" in o or "image/jpeg" in o for o in outputs)
 
 
-# Exercises: the solution passes, a blank answer and two wrong ones do not.
+# Exercises: the solution passes, a blank answer and two wrong ones do not. By lesson, a pair for each exercise in order.
+def pairs_instead_of_images(pairs, splits):
+    part = parts_of(splits)
+    return sum((part[i] == "test") != (part[j] == "test") for i, j in zip(pairs["first"], pairs["second"]))
+
+
 WRONG = {
-    "00_start": [lambda ws: 15, lambda ws: ws.pick(tiny=1, quick=100, full=15)],
-    "01_data": [lambda splits: 1.0, lambda splits: class_counts(splits).total.max() / class_counts(splits).total.min()],
+    "00_start": [(lambda ws: 15, lambda ws: ws.pick(tiny=1, quick=100, full=15))],
+    "01_data": [
+        (lambda accuracy, half_width: accuracy * (1 - accuracy) / half_width**2, lambda accuracy, half_width: 1.96**2 * accuracy / half_width**2),
+        (pairs_instead_of_images, lambda pairs, splits: len({i for i in pairs["first"] if parts_of(splits)[i] == "test"})),
+        (lambda table: table.index[table.task.str.contains("image classification") & (table.commercial != "no") & (table.size_gb <= 1)].tolist(),
+         lambda table: table.index[(table.task == "image classification") & (table.commercial == "yes") & (table.size_gb <= 1)].tolist()),
+    ],
 }
 
 
 @pytest.mark.parametrize("path", LESSONS, ids=names)
 def test_the_checks_of_exercises_can_fail(path, ws):
-    cells = {t: [c.source for c in read_notebook(path).cells if t in c.metadata.get("tags", [])] for t in ("exercise", "check", "solution")}
-    assert len(cells["exercise"]) == len(cells["check"]) == len(cells["solution"]) == 1
-    space = {"ws": ws, "np": np, "class_counts": class_counts}
+    space = {"ws": ws, "np": np, "pd": pd, "table": catalogue(), "parts_of": parts_of}
     if path.stem == "01_data":
-        space |= {"cifar": cifar10(ws), "breeds": pets(ws, size=32)}
-    for tag in "exercise", "check", "solution":
-        exec(cells[tag][0], space)
-    blank = space[re.search(r"def (\w+)", cells["exercise"][0])[1]]
-    assert space["check"](space["solution"]) == "right" and len(WRONG[path.stem]) == 2
-    for answer in blank, *WRONG[path.stem]:
-        assert space["check"](answer).startswith("not yet: "), "a wrong answer passed"
+        space |= {"cifar": cifar10(ws), "pairs": near_duplicates(cifar10(ws).images)}
+    cells = [(tag, c.source) for c in read_notebook(path).cells for tag in ("exercise", "check", "solution") if tag in c.metadata.get("tags", [])]
+    assert [tag for tag, _ in cells] == ["exercise", "check", "solution"] * len(WRONG[path.stem]), "an exercise without wrong answers"
+    for k, wrong in enumerate(WRONG[path.stem]):
+        for _, source in cells[3 * k:3 * k + 3]:
+            exec(source, space)
+        blank = space[re.search(r"def (\w+)", cells[3 * k][1])[1]]
+        assert space["check"](space["solution"]) == "right" and len(wrong) == 2
+        for answer in blank, *wrong:
+            assert space["check"](answer).startswith("not yet: "), f"a wrong answer to exercise {k + 1} passed"

@@ -12,7 +12,7 @@ LOOK = """## Where to look for more
 - [Google Dataset Search](https://datasetsearch.research.google.com)
 - [Kaggle datasets](https://www.kaggle.com/datasets) and [competitions](https://www.kaggle.com/competitions)
 - [Hugging Face datasets](https://huggingface.co/datasets)
-- [CV Datasets on the web](http://www.cvpapers.com/datasets.html) and [YACVID](https://yacvid.hayko.at)
+- [CV Datasets on the web](http://www.cvpapers.com/datasets.html) and [YACVID](http://yacvid.hayko.at)
 """
 
 

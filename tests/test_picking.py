@@ -1,0 +1,203 @@
+"The questions that 01_data asks of a set: each answer is held against data made to have a known one."
+import io
+import math
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from coursekit.data import (audit, cifar10, dataset_picker, fast_model, imbalance_ratio, interval, learning_curve, more_data, near_duplicates,
+                            pair_sheet, parts_of, patch_features, pets, resolution_game, resolution_score, resolution_sheet, shrink, suggest_split)
+from coursekit.fetch import catalogue
+from coursekit.workspace import CourseError
+
+
+@pytest.fixture(scope="module")
+def photos():
+    "Pictures with large soft shapes, no two alike, as uint8 (60, 32, 32, 3)."
+    rng = np.random.default_rng(0)
+    return np.stack([np.asarray(Image.fromarray(rng.integers(0, 256, (6, 6, 3), np.uint8)).resize((32, 32), Image.Resampling.BICUBIC)) for _ in range(60)])
+
+
+# Resolution
+
+@pytest.mark.parametrize("shape", [(40, 60, 3), (60, 40, 3), (41, 57, 3)])
+def test_shrink_takes_the_middle_square(shape):
+    image = np.zeros(shape, np.uint8)
+    h, w = shape[:2]
+    image[h // 2 - 15:h // 2 + 15, w // 2 - 15:w // 2 + 15] = 255
+    out = shrink([image], 20)[0]
+    assert out.shape == (3, 20, 20) and out[:, 10, 10].min() == 1 and out[:, 0, 0].max() == 0
+    assert (out - out.flip(2)).abs().max() < 0.5  # not shifted
+
+
+def test_shrink_is_the_same_for_an_array_and_a_list(photos):
+    assert (shrink(photos, 8) == shrink(list(photos), 8)).all() and (shrink(photos, 32)[0].permute(1, 2, 0) * 255 == photos[0]).all()
+
+
+def test_a_sheet_has_a_row_a_size(ws):
+    splits = pets(ws, size=64, target="species")
+    figure = resolution_sheet(splits, splits.test[:3], sizes=(8, 16))
+    assert len(figure.axes) == 6 and "stand-in" in figure._suptitle.get_text()
+
+
+def play(game, splits, right):
+    "Click through a game, right or wrong."
+    buttons = game.children[1].children
+    while not buttons[0].disabled:
+        label = splits.labels[turn(game)]
+        buttons[label if right(len(game.answers)) else 1 - label].click()
+
+
+def turn(game):
+    "The image that is shown."
+    return game.turns[len(game.answers)][1]
+
+
+def test_the_game_scores_what_was_clicked(ws):
+    splits = pets(ws, size=64, target="species")
+    game = resolution_game(splits, sizes=(8, 64), n_each=5)
+    shown = [game.children[0].value]
+    play(game, splits, right=lambda k: k % 2 == 0)
+    score = resolution_score(game.answers)
+    assert len(game.answers) == 10 and score.pictures.tolist() == [5, 5] and score.right.sum() == 5
+    assert "accuracy" in game.children[2].value and game.children[0].value != shown[0]
+    assert len({i for _, i in game.turns}) == 10, "a picture came twice"
+    game.children[1].children[0].click()  # a click after the end changes nothing
+    assert len(game.answers) == 10
+
+
+def test_the_interval_is_wilsons():
+    low, high = interval(4, 4)
+    assert low == pytest.approx(1 / (1 + 1.95996**2 / 4), abs=1e-4) and high == 1
+    assert interval(0, 4)[1] == pytest.approx(1 - low)
+
+
+# Balance and duplicates
+
+def test_imbalance_ratio(ws):
+    made = replace(cifar10(ws), labels=np.array([0, 0, 0, 1, 1]), classes=["a", "b"], train=np.array([0, 1, 2, 3]), valid=np.array([4]), test=np.array([], int))
+    assert imbalance_ratio(made) == 3
+
+
+CHANGES = {"the same": lambda im: im, "brighter": lambda im: Image.eval(im, lambda v: min(255, v + 30)), "more contrast": lambda im: Image.eval(im, lambda v: int(max(0, min(255, 1.3 * v - 40)))),
+           "cropped": lambda im: im.crop((1, 1, 31, 31)).resize((32, 32), Image.Resampling.BICUBIC), "compressed": lambda im: as_jpeg(im, 60)}
+
+
+def as_jpeg(image, quality):
+    box = io.BytesIO()
+    image.save(box, "jpeg", quality=quality)
+    return Image.open(box)
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_changed_copy_is_found_and_nothing_else(change, photos):
+    copy = np.asarray(CHANGES[change](Image.fromarray(photos[7])))
+    pairs = near_duplicates(np.concatenate([photos, copy[None]]))
+    assert pairs[["first", "second"]].to_numpy().tolist() == [[7, 60]]
+
+
+def test_duplicates_among_images_of_different_sizes(photos):
+    images = np.empty(4, object)
+    for i, im in enumerate([photos[0], photos[1], np.kron(photos[0], np.ones((3, 3, 1), np.uint8)), np.zeros((50, 20, 3), np.uint8)]):
+        images[i] = im
+    assert near_duplicates(images)[["first", "second"]].to_numpy().tolist() == [[0, 2]]
+
+
+def test_blank_images_are_no_duplicates_of_all(photos):
+    blank = np.full((2, 32, 32, 3), 200, np.uint8)
+    assert len(near_duplicates(np.concatenate([photos, blank]))) == 0
+
+
+def test_duplicates_across_blocks(photos):
+    rng = np.random.default_rng(1)
+    many = rng.integers(0, 256, (4100, 32, 32, 3), np.uint8)
+    many[4050] = many[10]
+    many[2001] = many[1999]
+    assert sorted(near_duplicates(many)[["first", "second"]].to_numpy().tolist()) == [[10, 4050], [1999, 2001]]
+
+
+def test_pairs_are_shown_with_their_parts(ws):
+    splits = cifar10(ws)
+    pairs = pd.DataFrame({"first": [splits.train[0]], "second": [splits.test[0]], "similarity": [0.95]})
+    assert pair_sheet(splits, pairs, "a pair").axes[0].get_title() == "train / test, 0.95"
+    assert (parts_of(splits)[splits.valid] == "valid").all()
+    pair_sheet(splits, pairs.head(0), "none")
+
+
+# How much is enough
+
+def test_more_data_finds_a_known_law():
+    rng, sizes = np.random.default_rng(0), [100, 200, 400, 800, 1600]
+    law = lambda n: 1 - (0.1 + 2 * n**-0.4)
+    rows = [(n, k, law(n) + rng.normal(0, 0.003)) for n in sizes for k in range(5)]
+    ahead = more_data(pd.DataFrame(rows, columns=["n", "repeat", "accuracy"]))
+    assert ahead["n"] == 3200 and ahead["low"] < law(3200) < ahead["high"] and ahead["high"] - ahead["low"] < 0.05
+    assert abs(ahead["accuracy"] - law(3200)) < 0.02
+
+
+def test_more_data_needs_four_sizes():
+    with pytest.raises(CourseError, match="3 sizes .* measure 4 sizes or more"):
+        more_data(pd.DataFrame([(n, k, 0.5) for n in (1, 2, 4) for k in range(3)], columns=["n", "repeat", "accuracy"]))
+
+
+def test_the_fast_model_learns_and_more_examples_help(ws):
+    splits = cifar10(ws)
+    features = patch_features(splits.images, n_filters=16)
+    assert features.shape == (len(splits.images), 128) and features.dtype == np.float32
+    curve = learning_curve(features, splits.labels, splits.train, splits.valid, [30, 60, 200, 400], repeats=3)
+    means = curve.groupby("n").accuracy.mean()
+    assert means.index.tolist() == [30, 60, 200, 400] and means.iloc[-1] > means.iloc[0] + 0.1
+    with pytest.raises(CourseError, match="largest subset has 5,000 examples and there are 450"):
+        learning_curve(features, splits.labels, splits.train, splits.valid, [5000])
+    shuffled = np.random.default_rng(0).permutation(splits.labels)
+    assert fast_model().fit(features[splits.train], shuffled[splits.train]).score(features[splits.valid], shuffled[splits.valid]) < 0.35
+
+
+# Clean, split
+
+def test_audit_names_each_trouble(tmp_path):
+    Image.effect_noise((64, 64), 80).convert("RGB").save(tmp_path / "fine.jpg")
+    Image.effect_noise((64, 64), 80).convert("RGBA").save(tmp_path / "alpha.png")
+    Image.effect_noise((64, 64), 80).convert("RGB").save(tmp_path / "really.jpg", "webp")
+    Image.effect_noise((16, 16), 80).convert("RGB").save(tmp_path / "small.png")
+    (tmp_path / "empty.png").touch()
+    trouble = audit(tmp_path, ["fine.jpg", "alpha.png", "really.jpg", "small.png", "empty.png", "absent.png"]).trouble
+    assert trouble.tolist() == ["", "is RGBA, not RGB", "is WEBP, not JPEG", "is 16 x 16", "can't be read (UnidentifiedImageError)", "can't be read (FileNotFoundError)"]
+
+
+def test_the_split_gives_the_interval_that_it_promises():
+    for n in 20_000, 50_000, 300_000, 1_000_000, 10_000_000:
+        s = suggest_split(n)
+        assert s["half_width"] <= 0.145 * s["error"] and s["train"] + s["test"] == pytest.approx(1)
+        assert s["half_width"] == pytest.approx(1.96 * math.sqrt(s["error"] * (1 - s["error"]) / s["n_test"]))
+    assert suggest_split(10_000)["test"] == 0.2 and suggest_split(1_000_000)["test"] == 0.02
+    assert suggest_split(1000, error=0.05)["test"] == 0.2 and suggest_split(100_000, error=0.2)["test"] < suggest_split(100_000, error=0.02)["test"]
+
+
+@pytest.mark.parametrize("args, says", [((3,), "There are 3 examples"), ((1000, 0), "The error is 0"), ((1000, 1.5), "a rate between 0 and 1")])
+def test_a_split_of_nonsense_is_a_sentence(args, says):
+    with pytest.raises(CourseError, match=says):
+        suggest_split(*args)
+
+
+# The picker
+
+def test_the_picker_filters():
+    table = catalogue()
+    picker = dataset_picker(table)
+    (task, size, use), out = picker.children[0].children, picker.children[1]
+    assert f"{len(table)} of {len(table)}" in out.value
+    task.value, size.value = "text", 0.1
+    assert "tiny Shakespeare" in out.value and "CIFAR-10" not in out.value and "GloVe" not in out.value
+    task.value, size.value, use.value = "segmentation", float("inf"), "any"
+    assert "COCO" in out.value and "Medical Decathlon" in out.value
+    use.value = "no"
+    assert all(name not in out.value for name in table.index[table.commercial == "yes"])
+
+
+def test_the_picker_shows_names_as_text():
+    row = catalogue().head(1).rename(index=lambda _: "<script>x</script>")
+    assert "<script>" not in dataset_picker(row).children[1].value
