@@ -588,23 +588,35 @@ def _place():
 
 @data.command("list")
 def list_datasets(task: Annotated[Optional[str], typer.Option(help="Only those for a task, such as 'text'.")] = None):
-    "The catalogue; those marked coursekit are fetched by 'coursekit data fetch NAME'."
+    "The catalogue: size in GB, whether commercial use is allowed, whether 'coursekit data fetch NAME' gets it."
     from coursekit.fetch import catalogue
 
     table = catalogue()
-    if task and task not in set(table.task):
-        raise CourseError(f"There is no task {task!r} in the catalogue: choose one of {', '.join(sorted(set(table.task)))}.")
-    shown = table[table.task == task] if task else table.sort_values("task", kind="stable")
-    typer.echo(shown[["task", "size_gb", "commercial", "licence", "load"]].to_string(index_names=False, na_rep=""))
+    tasks = table.task.str.split("; ")
+    if task and task.lower() not in set(tasks.explode()):
+        raise CourseError(f"There is no task {task!r} in the catalogue: choose one of {', '.join(sorted(set(tasks.explode())))}.")
+    shown = table[tasks.map(lambda t: task.lower() in t)] if task else table.sort_values("task", kind="stable")
+    shown = shown.assign(GB=shown.size_gb, fetch=shown.load.str.startswith("coursekit:").map({True: "yes", False: ""}))
+    typer.echo(shown[["task", "GB", "commercial", "fetch", "home"]].to_string(index_names=False, na_rep=""))
 
 
 @data.command("fetch")
 def fetch_datasets(names: Annotated[list[str], typer.Argument(help="Datasets, as 'coursekit data list' spells them.")]):
     "Download datasets and unpack them; goes on where it was stopped. COURSEKIT_MIRROR: a folder or URL to ask first."
-    from coursekit.fetch import fetch
+    from coursekit.fetch import fetch, present
 
+    place, failed = _place(), 0
     for name in names:
-        typer.echo(f"{name}: {tidy(fetch(name, _place()))}")
+        present(name, place)  # a wrong name stops before the first download
+    for name in names:
+        try:
+            typer.echo(f"{name}: {tidy(fetch(name, place))}")
+        except CourseError as e:
+            typer.echo(f"coursekit: {e}", err=True)
+            failed += 1
+    if failed and len(names) > 1:
+        typer.echo(f"{len(names) - failed} of {len(names)} are here.", err=True)
+    raise typer.Exit(2 if failed else 0)
 
 
 @data.command("check")
@@ -614,7 +626,7 @@ def check_data(names: Annotated[Optional[list[str]], typer.Argument(help="Datase
 
     table = check_datasets(_place(), names)
     typer.echo(table.to_string(index_names=False) if len(table) else "No dataset is here yet: coursekit data fetch NAME.")
-    raise typer.Exit(int((table.whole == False).any()))  # noqa: E712: None is neither
+    raise typer.Exit(int((table.whole == False).any() or table.empty))  # noqa: E712: None is neither
 
 
 def _needs_papermill():

@@ -11,7 +11,7 @@ import textwrap
 
 import numpy as np
 
-from .images import decode, spaced
+from .images import files_below, spaced
 from .splits import Splits, cifar10, image_folder, image_table, make_split, pets
 from .workspace import CourseError, tidy
 
@@ -25,7 +25,12 @@ def shrink(images, # uint8 images of shape (h, w, 3), which may differ in size
     import torch
     import torch.nn.functional as F
 
-    def one(x): # (n, h, w, 3)
+    if not len(images) or any(im.ndim != 3 or im.shape[2] != 3 or im.dtype != np.uint8 for im in images[:1]):
+        what = f"{images[0].dtype} of shape {images[0].shape}" if len(images) else "none"
+        raise CourseError(f"The images are {what}: uint8 images of shape (h, w, 3) are expected, such as those of `Splits`.")
+
+    def one(x):
+        "Images of one size, (n, h, w, 3)."
         h, w = x.shape[1:3]
         top, left, s = (h - min(h, w)) // 2, (w - min(h, w)) // 2, min(h, w)
         x = torch.from_numpy(np.array(x[:, top:top + s, left:left + s])).permute(0, 3, 1, 2).float() / 255
@@ -53,40 +58,53 @@ def resolution_sheet(splits, idx, sizes=(8, 16, 32, 64, 128)): # a matplotlib Fi
 # %% ../nbs/01_data.ipynb #57afe464
 def resolution_game(splits,                      # two to ten classes
                     sizes=(8, 16, 32, 64, 128),
-                    n_each=4,                    # pictures at each size
-                    seed=0,
+                    n_each=4,                    # pictures at each size; as many as the test part has, at most
+                    seed=None,                   # None: other pictures each time
                    ):                            # an ipywidgets box; its `answers` are (size, label, answer)
     "Say what a picture shows, at a resolution drawn at random, each picture once."
     import ipywidgets as widgets
 
-    rng = np.random.default_rng(seed)
-    idx = rng.permutation(splits.test)[:n_each * len(sizes)]
-    turns = list(zip(rng.permutation(np.repeat(sizes, n_each)[:len(idx)]).tolist(), idx))
+    if len(splits.classes) > 10 or n_each < 1 or len(splits.test) < len(sizes):
+        raise CourseError(f"There are {len(splits.classes)} classes, {len(splits.test)} test images and n_each = {n_each}: at most 10 classes, "
+                          f"an image for each of {len(sizes)} sizes, and 1 or more of each are expected.")
+    turns = _turns(splits, sizes, min(n_each, len(splits.test) // len(sizes)), np.random.default_rng(seed))
     picture, line = widgets.Image(format="png", width=256, height=256), widgets.HTML()
     buttons = [widgets.Button(description=c.replace("_", " ")) for c in splits.classes]
     box = widgets.VBox([picture, widgets.HBox(buttons), line])
     box.answers, box.turns = [], turns
 
-    def show():
+    def show(verdict=""):
         "The next picture, or the score."
         if done := len(box.answers) == len(turns):
+            picture.layout.display = "none"
             line.value = resolution_score(box.answers).to_html(index=False)
         else:
             size, i = turns[len(box.answers)]
             picture.value = _png(shrink([splits.images[i]], size)[0])
-            line.value = f"picture {len(box.answers) + 1} of {len(turns)}, {size} pixels"
+            line.value = f"{verdict}picture {len(box.answers) + 1} of {len(turns)}, {size} pixels"
         for b in buttons:
             b.disabled = done
 
     def answer(button):
+        "Keep the answer, and go on."
+        if len(box.answers) == len(turns):
+            return  # a late click
         size, i = turns[len(box.answers)]
         box.answers.append((size, int(splits.labels[i]), buttons.index(button)))
-        show()
+        show("right; " if box.answers[-1][1] == box.answers[-1][2] else f"it was {splits.classes[splits.labels[i]]}; ")
 
     for b in buttons:
         b.on_click(answer)
     show()
     return box
+
+
+def _turns(splits, sizes, n_each, rng): # [(size, index)] in random order
+    "Test images for each size, each class about as often."
+    idx = rng.permutation(splits.test)
+    nth = np.array([(splits.labels[idx[:k]] == splits.labels[i]).sum() for k, i in enumerate(idx)])  # the nth of its class
+    idx = idx[np.argsort(nth, kind="stable")][:n_each * len(sizes)]
+    return [(sizes[k % len(sizes)], idx[k]) for k in rng.permutation(len(idx))]
 
 
 def _png(image, side=256):
@@ -106,6 +124,8 @@ def interval(right, # how many of n were right
     "The 95 % interval of an accuracy (Wilson, 1927): what the truth may be when `right` of `n` were right."
     from scipy.stats import binomtest
 
+    if not 0 <= right <= n or n < 1:
+        raise CourseError(f"{right} of {n} were right: at least one answer, and no more right ones than answers, are expected.")
     ci = binomtest(int(right), int(n)).proportion_ci(method="wilson")
     return ci.low, ci.high
 
@@ -120,7 +140,7 @@ def resolution_score(answers): # [(size, label, answer)] -> a DataFrame, a row a
     table["95 % interval"] = [f"{lo:.0%} to {hi:.0%}" for lo, hi in map(interval, table.right, table.pictures)]
     return table
 
-# %% ../nbs/01_data.ipynb #dcee1a12
+# %% ../nbs/01_data.ipynb #5f24cd87
 def contact_sheet(splits,
                   per_class=1,    # images of each class
                   part="train",   # train, valid or test
@@ -129,11 +149,14 @@ def contact_sheet(splits,
     "Images of every class, with the class above each."
     import matplotlib.pyplot as plt
 
+    if part not in ("train", "valid", "test"):
+        raise CourseError(f"The part is {part!r}: choose 'train', 'valid' or 'test'.")
     idx = getattr(splits, part)
     groups = [spaced(idx[splits.labels[idx] == c], per_class) for c in range(len(splits.classes))]
     chosen = [g[j] for j in range(per_class) for g in groups if j < len(g)]
+    ncols = min(ncols, len(chosen))
     nrows = -(-len(chosen) // ncols)
-    fig, axes = plt.subplots(nrows, ncols, figsize=(ncols, 1.15 * nrows + 0.3), dpi=90,
+    fig, axes = plt.subplots(nrows, ncols, figsize=(max(4, ncols), 1.15 * nrows + 0.3), dpi=90,
                              squeeze=False, layout="constrained")
     for ax in axes.flat:
         ax.axis("off")
@@ -160,11 +183,23 @@ def imbalance_ratio(splits, part="train"):
     counts = class_counts(splits)[part]
     return float(counts.max() / counts.min())
 
-# %% ../nbs/01_data.ipynb #a33c1521
-def near_duplicates(images,    # uint8 images of shape (h, w, 3)
+# %% ../nbs/01_data.ipynb #cc77c04a
+def near_duplicates(splits,
                     limit=0.9, # correlation of the edges from which two images count as one
-                   ):          # a DataFrame: first, second (indices), similarity; the most similar first
+                   ):          # a DataFrame, the most similar first: first, second (indices), similarity, where, same_label
     "Pairs of images that show the same picture, cropped, brightened or compressed anew; all pairs are compared."
+    if not 0 < limit <= 1:
+        raise CourseError(f"The limit is {limit}: a correlation above 0 and up to 1 is expected, such as 0.9.")
+    part, table = parts_of(splits), _alike(splits.images, limit)
+    names = ["train", "valid", "test"]
+    both = [sorted([part[i], part[j]], key=names.index) for i, j in zip(table["first"], table["second"])]
+    table["where"] = [f"inside {a}" if a == b else f"{a} and {b}" for a, b in both]
+    table["same_label"] = splits.labels[table["first"]] == splits.labels[table["second"]]
+    return table
+
+
+def _alike(images, limit):
+    "Pairs of images that are alike: a DataFrame of first, second, similarity."
     import pandas as pd
     import torch
     import torch.nn.functional as F
@@ -174,11 +209,14 @@ def near_duplicates(images,    # uint8 images of shape (h, w, 3)
     coarse = F.normalize(coarse - coarse.mean(1, keepdim=True))
     x = x[..., 3:-3, 3:-3]  # frames and borders make different pictures alike
     edges = torch.stack([x[..., :-1, 1:] - x[..., :-1, :-1], x[..., 1:, :-1] - x[..., :-1, :-1]], 1).flatten(1)
-    edges, pairs = F.normalize(edges), []
+    edges, pairs = F.normalize(edges), [torch.empty(0, 3, dtype=torch.double)]
     for i in range(0, len(x), 2000):
-        a, b = (coarse[i:i + 2000] @ coarse[i:].T > limit).nonzero(as_tuple=True)
+        a, b = (coarse[i:i + 2000] @ coarse[i:].T > min(limit, 0.9)).nonzero(as_tuple=True)
         a, b = a[b > a] + i, b[b > a] + i
-        similarity = (edges[a] * edges[b]).sum(1)
+        if len(a) > 20_000_000:
+            raise CourseError("Nearly all of these images look alike at 8 x 8 pixels: compare them by what sets them apart, such as "
+                              "a crop, or see whether they are blank.")
+        similarity = torch.cat([(edges[i] * edges[j]).sum(1) for i, j in zip(a.split(100_000), b.split(100_000))])
         keep = similarity > limit
         pairs.append(torch.stack([a[keep].double(), b[keep].double(), similarity[keep].double()], 1))
     table = pd.DataFrame(torch.cat(pairs).numpy(), columns=["first", "second", "similarity"])
@@ -187,7 +225,7 @@ def near_duplicates(images,    # uint8 images of shape (h, w, 3)
 
 def parts_of(splits): # an array of 'train', 'valid' or 'test', shape (n,)
     "Which part each image is in."
-    part = np.empty(len(splits.images), "U5")
+    part = np.full(len(splits.images), "", "U5")
     for name in ("train", "valid", "test"):
         part[getattr(splits, name)] = name
     return part
@@ -204,7 +242,7 @@ def pair_sheet(splits, pairs, title, n=18): # a matplotlib Figure
         ax.axis("off")
     for ax, row in zip(axes.flat, pairs.itertuples()):
         ax.imshow(np.hstack([shrink([splits.images[i]], 32)[0].permute(1, 2, 0).numpy() for i in (row.first, row.second)]))
-        ax.set_title(f"{part[row.first]} / {part[row.second]}, {row.similarity:.2f}", fontsize=7, pad=2)
+        ax.set_title(f"{part[row.first]} / {part[row.second]}, {row.similarity:.3f}", fontsize=7, pad=2)
     fig.suptitle(f"{splits.title}: {title}", fontsize=10)
     plt.close(fig)
     return fig
@@ -252,6 +290,8 @@ def learning_curve(features, labels,
     import pandas as pd
     from sklearn import model_selection
 
+    if not len(sizes) or any(int(n) != n or n < 1 for n in sizes):
+        raise CourseError(f"The sizes are {list(sizes)}: whole numbers of examples are expected, such as [100, 200, 400, 800].")
     if max(sizes) > len(train):
         raise CourseError(f"The largest subset has {max(sizes):,} examples and there are {len(train):,} to train on: take smaller sizes.")
     rng = np.random.default_rng(seed)
@@ -264,12 +304,14 @@ def more_data(curve,     # as from `learning_curve`, with 4 or more sizes
               factor=2,  # so many times the largest size
               draws=200, # resampled curves
               seed=0,
-             ):          # dict: n, accuracy, low, high (95 % interval of what `n` examples would give)
+             ):          # dict: n, accuracy, low, high (95 % interval of the accuracy on the same validation examples)
     "Extrapolate a learning curve by a power law with a floor (Hestness et al., 2017), with its uncertainty."
     from scipy.optimize import curve_fit
 
     table = curve.pivot(index="repeat", columns="n", values="accuracy").to_numpy()
     sizes, rng = np.sort(curve.n.unique()).astype(float), np.random.default_rng(seed)
+    if len(table) < 3:
+        raise CourseError(f"The curve has {len(table)} subsets of each size: measure 3 or more, or there is no telling how much they differ.")
     if len(sizes) < 4:
         raise CourseError(f"The curve has {len(sizes)} sizes and the fit has three unknowns: measure 4 sizes or more.")
     spread, last = table.std(0, ddof=1).mean(), np.log(sizes / sizes[-1])
@@ -281,36 +323,45 @@ def more_data(curve,     # as from `learning_curve`, with 4 or more sizes
         return 1 - law(np.log(factor), a, b, c)
 
     resampled = [predict(1 - table[rng.integers(len(table), size=len(table))].mean(0)) for _ in range(draws)]
-    low, high = np.quantile(rng.normal(resampled, spread), [0.025, 0.975])
+    low, high = np.quantile(rng.normal(resampled, spread), [0.025, 0.975]).clip(0, 1)
     return {"n": int(factor * sizes[-1]), "accuracy": predict(1 - table.mean(0)), "low": low, "high": high}
 
-# %% ../nbs/01_data.ipynb #587cd342
-def audit(root,  # the folder
-          files, # names in it
-         ):      # a DataFrame, a row a file: kind and mode of the content, width, height, trouble ('' where there is none)
+# %% ../nbs/01_data.ipynb #5a7ce663
+def audit(root,       # the folder
+          files=None, # names in it; None: every file in it and its folders, but hidden ones
+         ):           # a DataFrame, a row a file: kind and mode of the content, width, height, trouble ('' where there is none)
     "Open every image and say what is wrong: unreadable, content that is not what the name says, odd modes, extreme sizes, blanks."
     import os
+    from pathlib import Path
 
     import pandas as pd
     from joblib import Parallel, delayed
 
+    if not Path(root).is_dir():
+        raise CourseError(f"{tidy(root)} is no folder: give the folder that holds the images.")
+    files = files_below(Path(root)) if files is None else files
     rows = Parallel(n_jobs=-1, prefer="threads")(delayed(_audit_one)(os.path.join(root, f)) for f in files)
     return pd.DataFrame(rows, columns=["kind", "mode", "width", "height", "trouble"], index=pd.Index(files, name="file"))
 
 
 def _audit_one(path):
     "Kind, mode, width, height and trouble of one file."
+    import os
+
     from PIL import Image
 
     try:
         with Image.open(path) as im:
             kind, mode, (w, h) = im.format, im.mode, im.size
-        spread = decode(path, min(64, w, h)).std()
+            darkest, brightest = im.convert("L").getextrema()
     except Exception as e:  # a broken file can make Pillow raise anything
         return None, None, None, None, f"can't be read ({type(e).__name__})"
-    named = Image.registered_extensions().get(path[path.rfind("."):].lower())
+    ending = os.path.splitext(path)[1].lower()
+    named = Image.registered_extensions().get(ending, f"what {ending or 'a name without an ending'} says")
+    kind = {"MPO": "JPEG"}.get(kind, kind)  # a phone's JPEG with several pictures
+    extreme = min(w, h) < 32 or max(w, h) > 10 * min(w, h) or w * h > 50e6
     trouble = [f"is {kind}, not {named}"] * (kind != named) + [f"is {mode}, not RGB"] * (mode != "RGB")
-    trouble += [f"is {w} x {h}"] * (min(w, h) < 32 or max(w, h) > 10 * min(w, h)) + ["is blank"] * bool(spread < 2)
+    trouble += [f"is {w} x {h}"] * extreme + ["is blank"] * (brightest - darkest < 8)
     return kind, mode, w, h, "; ".join(trouble)
 
 # %% ../nbs/01_data.ipynb #e1e5a0a2
@@ -319,17 +370,19 @@ def suggest_split(n,                # examples in all
                   precision=0.13,   # half of the 95 % interval, as a part of the error
                   most=0.2,         # never set more than this aside
                  ):                 # dict: train and test as shares, test examples, the error assumed, half width of its 95 % interval
-    "A split whose test part tells the expected error to within `precision` of itself."
-    if n < 10:
-        raise CourseError(f"There are {n} examples: 10 or more are expected; below a few hundred use cross-validation.")
+    "A split whose test part tells the expected error to within about `precision` of itself, where `most` allows it."
+    if not isinstance(n, (int, np.integer)) or n < 10:
+        raise CourseError(f"The number of examples is {n!r}: a whole number from 10 up is expected; below a few hundred use cross-validation.")
     error = min(0.5, 10 / n**0.5) if error is None else error
     if not 0 < error < 1:
         raise CourseError(f"The error is {error}: a rate between 0 and 1 is expected, such as 0.1.")
+    if precision <= 0 or not 0 < most < 1:
+        raise CourseError(f"precision is {precision} and most is {most}: a part of the error above 0 and a share between 0 and 1 are expected.")
     needed = 1.96**2 * (1 - error) / (error * precision**2)
     test = min(most, max(needed / n, 0.001))
     test = round(test, 2) if test > 0.01 else round(test, 3)
-    m = round(test * n)
-    return {"train": 1 - test, "test": test, "n_test": m, "error": error, "half_width": 1.96 * (error * (1 - error) / m) ** 0.5}
+    m = max(1, round(test * n))
+    return {"train": round(1 - test, 3), "test": test, "n_test": m, "error": error, "half_width": 1.96 * (error * (1 - error) / m) ** 0.5}
 
 # %% ../nbs/01_data.ipynb #ead88fef
 def dataset_picker(table): # the catalogue, or a part of it; returns an ipywidgets box
@@ -346,12 +399,15 @@ def dataset_picker(table): # the catalogue, or a part of it; returns an ipywidge
     out = widgets.HTML()
 
     def show(_=None):
-        keep = (table.size_gb.fillna(float("inf")) <= size.value) & table.commercial.isin([use.value] if use.value != "any" else ["yes", "no", "unclear"])
+        "The rows that fit."
+        keep = table.size_gb.fillna(float("inf")) <= size.value
+        keep &= (table.commercial == use.value) | (use.value == "any")
         keep &= table.task.map(lambda cell: task.value in ("any", *cell.split("; ")))
-        rows = table[keep]
-        cells = "".join(f"<tr><td><a href='{html.escape(r.home, quote=True)}' target='_blank'>{html.escape(r.Index)}</a></td><td>{'' if r.size_gb != r.size_gb else f'{r.size_gb:g}'}</td>"
-                        f"<td>{html.escape(r.licence)}</td><td>{html.escape(r.load)}</td><td>{html.escape(r.pitfalls)}</td></tr>" for r in rows.itertuples())
-        out.value = f"<p>{len(rows)} of {len(table)}</p><table><tr><th>name</th><th>GB</th><th>licence</th><th>load</th><th>pitfalls</th></tr>{cells}</table>"
+        rows = table[keep].reset_index()
+        name = [f"<a href='{html.escape(h)}' target='_blank'>{html.escape(n)}</a>" for n, h in zip(rows.name, rows.home)]
+        text = rows[["licence", "load", "pitfalls"]].map(html.escape)
+        shown = text.assign(name=name, GB=rows.size_gb)[["name", "GB", "licence", "load", "pitfalls"]]
+        out.value = f"<p>{len(rows)} of {len(table)}</p>" + shown.to_html(index=False, escape=False, na_rep="")
 
     for w in (task, size, use):
         w.observe(show, "value")

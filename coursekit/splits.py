@@ -7,7 +7,7 @@ __all__ = ['Splits', 'make_split', 'make_splits', 'cifar10', 'pets', 'image_fold
 import hashlib
 import json
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -29,11 +29,15 @@ class Splits:
     test: np.ndarray     # indices
     fingerprint: str     # changes with a pixel, a label or the order
     stand_in: str = ""   # what these images really are, where they only stand in for the real ones
+    whole: int = 0       # how many images the whole set has, where that is known
 
     @property
     def title(self):
-        "The name, which says so where this is a stand-in."
-        return f"stand-in for {self.name} ({self.stand_in})" if self.stand_in else self.name
+        "The name, which says so where this is a stand-in or a part."
+        if self.stand_in:
+            return f"stand-in for {self.name} ({self.stand_in})"
+        part = self.whole and len(self.images) != self.whole
+        return f"{self.name} ({len(self.images):,} of {self.whole:,} images)" if part else self.name
 
     def __repr__(self):
         parts = ", ".join(f"{len(getattr(self, p)):,} {p}" for p in ("train", "valid", "test"))
@@ -99,11 +103,14 @@ def make_splits(ws,
                 test=None, # share of all; None: what the table says
                ) -> Splits:
     "Read the files of a table and split them."
+    if size is not None and (not isinstance(size, (int, np.integer)) or not 8 <= size <= 4096):
+        raise CourseError(f"The size is {size!r}: a whole number of pixels from 8 to 4096 is expected, or None for the images as they are.")
     names = [str(row[0]) for row in table]
     images, good, pixel_hash = read_images(root, names, size, ws.local)
     if bad := [n for n, ok in zip(names, good) if not ok]:
         warnings.warn(f"{len(bad)} of {len(names)} files in {tidy(root)} can't be read as images and were left out: "
-                      f"{', '.join(bad[:5])}{' ...' if len(bad) > 5 else ''} (HEIC must be converted to JPEG first)", stacklevel=3)
+                      f"{', '.join(bad[:5])}{' ...' if len(bad) > 5 else ''}"
+                      + " (HEIC must be converted to JPEG first)" * any(n.lower().endswith((".heic", ".heif")) for n in bad), stacklevel=3)
     labels, files = np.array([row[1] for row in table])[good], [n for n, ok in zip(names, good) if ok]
     present = set(labels.tolist())
     if missing := [c for i, c in enumerate(classes) if i not in present]:
@@ -128,7 +135,7 @@ def cifar10(ws,
     if not per_class and len(table) != 60_000:
         warnings.warn(f"{tidy(folder)} holds {len(table):,} files and CIFAR-10 has 60,000 images: unpack it again "
                       "before you compare with anybody's figures.", stacklevel=2)
-    return make_splits(ws, "CIFAR-10", folder, table, classes, valid=0.1)
+    return replace(make_splits(ws, "CIFAR-10", folder, table, classes, valid=0.1), whole=60_000)
 
 # %% ../nbs/kit/06_splits.ipynb #23dcfb42
 def pets(ws,
@@ -146,7 +153,7 @@ def pets(ws,
         classes = [breeds[i][0] for i in range(37)]
     else:
         raise CourseError(f"The target is {target!r}: choose 'breed' (37 classes) or 'species' (cat or dog).")
-    return make_splits(ws, "Oxford-IIIT Pet", folder, table, classes, size, valid=0.2)
+    return replace(make_splits(ws, "Oxford-IIIT Pet", folder, table, classes, size, valid=0.2), whole=7349)
 
 # %% ../nbs/kit/06_splits.ipynb #5935b022
 def image_folder(root,        # holds a folder per class; folders inside those are read too

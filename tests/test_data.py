@@ -189,7 +189,7 @@ def test_files_that_are_no_images_are_named_and_counted(real):
 def test_no_data_and_no_host_is_a_sentence_at_quick_and_a_stand_in_at_tiny(ws, tmp_path, monkeypatch):
     nowhere = {"folder": "cifar-10-batches-py", "archives": [{**sources()["CIFAR-10"]["archives"][0], "urls": ["http://127.0.0.1:9/a.tar.gz"]}]}
     monkeypatch.setitem(sources(), "CIFAR-10", nowhere)
-    with pytest.raises(CourseError, match="could not be fetched: 127.0.0.1:9 fails .* by hand. Scale 'tiny' runs on a stand-in."):
+    with pytest.raises(CourseError, match="could not be fetched: 127.0.0.1:9 fails .* save it as .*. Scale 'tiny' runs on a stand-in."):
         cifar10(setup("quick", data=tmp_path))
     splits = cifar10(ws)
     assert "stand-in" in splits.title and "stand-in" in repr(splits) and "stand-in" in contact_sheet(splits)._suptitle.get_text()

@@ -15,7 +15,6 @@ import tarfile
 import threading
 import time
 import zipfile
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -161,8 +160,8 @@ def dead_port():
         return f"http://127.0.0.1:{s.getsockname()[1]}/set.tar.gz"
 
 
-def assert_right(folder):
-    assert {f"set/{p.relative_to(folder).as_posix()}": p.read_bytes() for p in folder.rglob("*.bin")} == CONTENT
+def assert_right(folder, when=""):
+    assert {f"set/{p.relative_to(folder).as_posix()}": p.read_bytes() for p in folder.rglob("*.bin")} == CONTENT, when
 
 
 SAYS = {"404": "answers 404 Not Found", "500": "answers 500", "slow": "sends .* kB/s", "halfnorange": "cuts off after",
@@ -234,7 +233,7 @@ def test_a_host_that_lies_about_ranges(host, place, offer):
 
 def test_all_hosts_dead_lists_each_and_the_way_by_hand(host, place, offer):
     offer(host.url("404"), dead_port(), host.url("html"))
-    with pytest.raises(CourseError, match="answers 404.*Connection refused.*web page.*Try again later.*set.tar.gz .*sha256:.*data by hand"):
+    with pytest.raises(CourseError, match="answers 404.*Connection refused.*web page.*Try again later.*set.tar.gz .*sha256:.*save it as .*/data/set.tar.gz"):
         fetch("a set", place)
     assert present("a set", place) is None
 
@@ -247,6 +246,33 @@ def test_what_has_arrived_is_kept_when_all_fail(host, place, offer):
     offer(host.url("good"))
     assert_right(fetch("a set", place))
     assert host.asked[-1] == ("good", f"bytes={N // 2}-")
+
+
+@pytest.mark.parametrize("kind", ["silenthtml", "halfnorange"])
+def test_a_host_without_ranges_does_not_spoil_what_has_arrived(kind, host, place, offer):
+    (place.data / "set.tar.gz.part").write_bytes(ARCHIVE[:int(0.9 * N)])
+    offer(host.url(kind))
+    with pytest.raises(CourseError, match="what has arrived is kept"):
+        fetch("a set", place)
+    assert (place.data / "set.tar.gz.part").read_bytes() == ARCHIVE[:int(0.9 * N)] and len(list(place.data.glob("*.part*"))) == 1
+    offer(host.url("good"))
+    assert_right(fetch("a set", place))
+    assert host.asked[-1] == ("good", f"bytes={int(0.9 * N)}-")
+
+
+def test_a_host_that_trickles_is_left_in_the_second_round_too(host, place, offer, monkeypatch):
+    monkeypatch.setattr(fetching, "LEAST", 100_000)
+    offer(host.url("slow"), host.url("500"))
+    with pytest.raises(CourseError, match="sends .* kB/s.*answers 500"):
+        fetch("a set", place)
+    assert [k for k, _ in host.asked] == ["slow", "500", "slow", "500"]
+
+
+def test_an_empty_folder_is_no_dataset(host, place, offer):
+    offer(host.url("good"))
+    for folder in place.data, place.local / "data":
+        (folder / "set").mkdir(parents=True)
+    assert_right(fetch("a set", place))
 
 
 def test_an_archive_put_there_by_hand_needs_no_host(place, offer):
@@ -276,7 +302,8 @@ def test_a_mirror_of_ones_own_is_asked_first(as_url, place, offer, tmp_path, mon
 def test_a_folder_that_is_there_is_used_as_it_is(place, offer):
     offer(dead_port())
     (place.data / "set").mkdir()
-    assert fetch("a set", place) == place.data / "set" and not list((place.data / "set").iterdir())
+    (place.data / "set" / "mine.txt").touch()
+    assert fetch("a set", place) == place.data / "set" and len(list((place.data / "set").iterdir())) == 1
 
 
 def test_a_second_fetch_asks_nobody(host, place, offer):
@@ -300,11 +327,29 @@ def test_a_single_text_is_not_unpacked(place, offer, tmp_path):
     assert fetch("a set", place) == place.data / "text" / "poem.txt" and fetch("a set", place).read_bytes() == text
 
 
+def test_a_text_of_ones_own_is_used_and_said(place, offer, capsys):
+    offer(dead_port(), archive=b"the recorded text", file="text/poem.txt")
+    sources()["a set"]["folder"] = "text/poem.txt"
+    (place.data / "text").mkdir()
+    (place.data / "text" / "poem.txt").write_text("my own edition")
+    assert fetch("a set", place).read_text() == "my own edition"
+    assert "poem.txt has other bytes than the recorded ones: it is used as it is; delete it to fetch" in capsys.readouterr().out
+
+
+def test_a_part_that_has_arrived_is_told(host, place, offer):
+    offer(host.url("halfnorange"))
+    with pytest.raises(CourseError):
+        fetch("a set", place)
+    assert "of it have arrived: coursekit data fetch 'a set'" in check_datasets(place).found["a set"]
+
+
 def test_an_unknown_name_gives_the_nearest():
     with pytest.raises(CourseError, match="no dataset 'cifar10'; did you mean 'CIFAR-10'"):
         fetch("cifar10", None)
-    with pytest.raises(CourseError, match=r"no dataset 'xyzzy qux'. catalogue\(\) lists"):
+    with pytest.raises(CourseError, match=r"no dataset 'xyzzy qux'. 'coursekit data list', or catalogue"):
         fetch("xyzzy qux", None)
+    with pytest.raises(CourseError, match=r"The dataset is \['CIFAR-10'\]: one name"):
+        fetch(["CIFAR-10"], None)
     with pytest.raises(CourseError, match="COCO is not fetched by coursekit: see http.* and load it by"):
         fetch("COCO", None)
 
@@ -368,7 +413,7 @@ def test_kills_at_random_moments_of_fetch_and_unpack(host, place, offer):
         child.send_signal(signal.SIGKILL)
         child.wait()
         if found := (place.local / "data" / "set").exists():
-            assert_right(place.local / "data" / "set"), (seed, moment)
+            assert_right(place.local / "data" / "set", (seed, moment))
         assert not found or check_datasets_of(offer, place, host)
     start(place, host.url("medium")).communicate(timeout=60)
     assert_right(place.local / "data" / "set")
@@ -401,7 +446,7 @@ def test_a_kill_while_unpacking_leaves_no_half_folder(place, offer):
 def test_ctrl_c_keeps_what_has_arrived(host, place):
     child = start(place, host.url("slow"))
     part = place.data / "set.tar.gz.part"
-    while not part.exists() or part.stat().st_size < 20_000:
+    while child.poll() is None and (not part.exists() or part.stat().st_size < 20_000):
         time.sleep(0.02)
     child.send_signal(signal.SIGINT)
     said, _ = child.communicate(timeout=20)
@@ -470,8 +515,21 @@ def test_what_is_no_whole_archive_is_a_sentence(data, tmp_path):
 
 def test_a_folder_is_never_unpacked_over(tmp_path):
     (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "mine.txt").touch()
     with pytest.raises(CourseError, match="is there already"):
         unpack([], tmp_path / "out")
+
+
+def test_files_beside_the_folder_of_the_same_name_are_kept(tmp_path):
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as z:
+        z.writestr("out/1.txt", "1")
+        z.writestr("labels.csv", "x")
+    assert {p.relative_to(tmp_path / "out").as_posix() for p in unpack([tmp_path / "a.zip"], tmp_path / "out").rglob("*")} >= {"out/1.txt", "labels.csv"}
+
+
+def test_an_archive_that_is_not_there(tmp_path):
+    with pytest.raises(CourseError, match="no archive .*a.zip"):
+        unpack([tmp_path / "a.zip"], tmp_path / "out")
 
 
 # The command line
@@ -485,6 +543,11 @@ def test_the_command_line(tmp_path, monkeypatch):
     wrong = command("data", "list", "--task", "cooking")
     assert wrong.returncode == 2 and "There is no task 'cooking'" in wrong.stderr and "Traceback" not in wrong.stderr
     assert "did you mean 'CIFAR-10'" in command("data", "fetch", "CIFAR10").stderr
+    assert "CelebA" in command("data", "list", "--task", "Faces").stdout
+    both = command("data", "fetch", name, "nonsense")
+    assert both.returncode == 2 and "no dataset 'nonsense'" in both.stderr and "fetched" not in both.stdout + both.stderr
+    none = command("data", "check")
+    assert none.returncode == 1 and "No dataset is here yet" in none.stdout
     absent = command("data", "check", name)
     assert absent.returncode == 1 and f"coursekit data fetch '{name}'" in absent.stdout
     text = tmp_path / "data" / archive["file"]

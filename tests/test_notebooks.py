@@ -13,6 +13,7 @@ from conftest import ROOT, command
 from coursekit.course import defaults, read_notebook
 from coursekit.data import cifar10, near_duplicates, parts_of
 from coursekit.fetch import catalogue
+from coursekit.workspace import show_table
 
 NOTEBOOKS = sorted((ROOT / "nbs").rglob("[0-9][0-9]_*.ipynb"))
 LESSONS = [p for p in NOTEBOOKS if p.parent.name == "nbs"]
@@ -45,6 +46,7 @@ def test_a_committed_notebook(path):
     code = [c for c in nb.cells if c.cell_type == "code"]
     assert any(c.outputs for c in code), "no output is committed: make refresh"
     assert not [o for c in code for o in c.outputs if o.output_type == "error"]
+    assert not [c.source for c in code if re.search(r"^(show_table|plt.show)\(", c.source, re.M) and not c.outputs], "a cell was edited and not run: make refresh"
     assert "widgets" not in nb.metadata and not [c for c in code if "injected-parameters" in c.metadata.get("tags", [])]
     assert not [o for c in code for o in c.outputs if "application/vnd.jupyter.widget-view+json" in o.get("data", {})]
     assert path.stat().st_size < 1.5e6
@@ -77,9 +79,9 @@ WRONG = {
 
 @pytest.mark.parametrize("path", LESSONS, ids=names)
 def test_the_checks_of_exercises_can_fail(path, ws):
-    space = {"ws": ws, "np": np, "pd": pd, "table": catalogue(), "parts_of": parts_of}
+    space = {"ws": ws, "np": np, "pd": pd, "table": catalogue(), "parts_of": parts_of, "show_table": show_table}
     if path.stem == "01_data":
-        space |= {"cifar": cifar10(ws), "pairs": near_duplicates(cifar10(ws).images)}
+        space |= {"cifar": cifar10(ws), "pairs": near_duplicates(cifar10(ws))}
     cells = [(tag, c.source) for c in read_notebook(path).cells for tag in ("exercise", "check", "solution") if tag in c.metadata.get("tags", [])]
     assert [tag for tag, _ in cells] == ["exercise", "check", "solution"] * len(WRONG[path.stem]), "an exercise without wrong answers"
     for k, wrong in enumerate(WRONG[path.stem]):

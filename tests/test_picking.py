@@ -11,6 +11,7 @@ from PIL import Image
 from coursekit.data import (audit, cifar10, dataset_picker, fast_model, imbalance_ratio, interval, learning_curve, more_data, near_duplicates,
                             pair_sheet, parts_of, patch_features, pets, resolution_game, resolution_score, resolution_sheet, shrink, suggest_split)
 from coursekit.fetch import catalogue
+from coursekit.splits import Splits
 from coursekit.workspace import CourseError
 
 
@@ -19,6 +20,13 @@ def photos():
     "Pictures with large soft shapes, no two alike, as uint8 (60, 32, 32, 3)."
     rng = np.random.default_rng(0)
     return np.stack([np.asarray(Image.fromarray(rng.integers(0, 256, (6, 6, 3), np.uint8)).resize((32, 32), Image.Resampling.BICUBIC)) for _ in range(60)])
+
+
+def as_splits(images, valid=(), test=()):
+    "Images without classes, all for training but for some."
+    n = len(images)
+    parts = [np.setdiff1d(np.arange(n), [*valid, *test]), np.array(valid, int), np.array(test, int)]
+    return Splits("made", images, np.zeros(n, int), ["a"], [f"{i}.png" for i in range(n)], *parts, "")
 
 
 # Resolution
@@ -56,7 +64,7 @@ def turn(game):
     return game.turns[len(game.answers)][1]
 
 
-def test_the_game_scores_what_was_clicked(ws):
+def test_the_game_scores_what_was_clicked(ws, caplog):
     splits = pets(ws, size=64, target="species")
     game = resolution_game(splits, sizes=(8, 64), n_each=5)
     shown = [game.children[0].value]
@@ -65,8 +73,30 @@ def test_the_game_scores_what_was_clicked(ws):
     assert len(game.answers) == 10 and score.pictures.tolist() == [5, 5] and score.right.sum() == 5
     assert "accuracy" in game.children[2].value and game.children[0].value != shown[0]
     assert len({i for _, i in game.turns}) == 10, "a picture came twice"
+    assert splits.labels[[i for _, i in game.turns]].sum() == 5, "as many cats as dogs"
     game.children[1].children[0].click()  # a click after the end changes nothing
-    assert len(game.answers) == 10
+    assert len(game.answers) == 10 and not caplog.records
+
+
+def test_the_game_shares_few_pictures_out_among_the_sizes(ws):
+    splits = pets(ws, size=64, target="species")
+    sizes = [size for size, _ in resolution_game(replace(splits, test=splits.test[:11]), n_each=1000).turns]
+    assert sorted(sizes) == sorted([8, 16, 32, 64, 128] * 2)
+    with pytest.raises(CourseError, match="2 classes, 3 test images and n_each = 4: .* an image for each of 5 sizes"):
+        resolution_game(replace(splits, test=splits.test[:3]))
+    with pytest.raises(CourseError, match="37 classes"):
+        resolution_game(pets(ws, size=64))
+
+
+def test_the_game_says_what_it_was(ws):
+    splits = pets(ws, size=64, target="species")
+    game = resolution_game(splits, sizes=(8,), n_each=4)
+    play_one = lambda wrong: game.children[1].children[splits.labels[turn(game)] ^ wrong].click()
+    play_one(0)
+    assert game.children[2].value.startswith("right; picture 2 of 4")
+    label = splits.labels[turn(game)]
+    play_one(1)
+    assert game.children[2].value.startswith(f"it was {splits.classes[label]}; picture 3")
 
 
 def test_the_interval_is_wilsons():
@@ -95,7 +125,7 @@ def as_jpeg(image, quality):
 @pytest.mark.parametrize("change", CHANGES)
 def test_a_changed_copy_is_found_and_nothing_else(change, photos):
     copy = np.asarray(CHANGES[change](Image.fromarray(photos[7])))
-    pairs = near_duplicates(np.concatenate([photos, copy[None]]))
+    pairs = near_duplicates(as_splits(np.concatenate([photos, copy[None]])))
     assert pairs[["first", "second"]].to_numpy().tolist() == [[7, 60]]
 
 
@@ -103,12 +133,47 @@ def test_duplicates_among_images_of_different_sizes(photos):
     images = np.empty(4, object)
     for i, im in enumerate([photos[0], photos[1], np.kron(photos[0], np.ones((3, 3, 1), np.uint8)), np.zeros((50, 20, 3), np.uint8)]):
         images[i] = im
-    assert near_duplicates(images)[["first", "second"]].to_numpy().tolist() == [[0, 2]]
+    assert near_duplicates(as_splits(images))[["first", "second"]].to_numpy().tolist() == [[0, 2]]
+
+
+def test_a_frame_does_not_make_two_pictures_one(photos):
+    framed = photos[:2].copy()
+    framed[:, [0, 1, 2, 3, -4, -3, -2, -1]] = 255
+    framed[:, :, [0, 1, 2, 3, -4, -3, -2, -1]] = 255
+    assert len(near_duplicates(as_splits(framed), limit=0.5)) == 0
+
+
+def test_a_set_that_looks_all_alike_stays_in_memory():
+    rng = np.random.default_rng(0)
+    base = rng.integers(0, 256, (32, 32, 3))
+    noisy = (base + rng.normal(0, 60, (1500, 32, 32, 3))).clip(0, 255).astype(np.uint8)
+    assert near_duplicates(as_splits(noisy)).similarity.between(0.9, 1).all()
+
+
+@pytest.mark.parametrize("images, says", [(np.zeros((0, 8, 8, 3), np.uint8), "are none"), (np.zeros((2, 8, 8), np.uint8), r"uint8 of shape \(8, 8\)"), (np.zeros((2, 8, 8, 3)), "float64 of shape")])
+def test_images_of_another_kind_are_a_sentence(images, says):
+    with pytest.raises(CourseError, match=says):
+        shrink(images, 4)
+
+
+@pytest.mark.parametrize("right, n", [(0, 0), (5, 3), (-1, 3)])
+def test_an_impossible_score_is_a_sentence(right, n):
+    with pytest.raises(CourseError, match="at least one answer"):
+        interval(right, n)
 
 
 def test_blank_images_are_no_duplicates_of_all(photos):
     blank = np.full((2, 32, 32, 3), 200, np.uint8)
-    assert len(near_duplicates(np.concatenate([photos, blank]))) == 0
+    assert len(near_duplicates(as_splits(np.concatenate([photos, blank])))) == 0
+
+
+def test_duplicates_say_where_they_are(photos):
+    images = np.concatenate([photos[:3], photos[:3]])
+    pairs = near_duplicates(as_splits(images, valid=[3], test=[1, 4, 5])).set_index("first")["where"]
+    assert pairs.to_dict() == {0: "train and valid", 1: "inside test", 2: "train and test"}
+    with pytest.raises(CourseError, match="The limit is 90"):
+        near_duplicates(as_splits(images), limit=90)
+    assert len(near_duplicates(as_splits(photos[:1]))) == 0
 
 
 def test_duplicates_across_blocks(photos):
@@ -116,13 +181,13 @@ def test_duplicates_across_blocks(photos):
     many = rng.integers(0, 256, (4100, 32, 32, 3), np.uint8)
     many[4050] = many[10]
     many[2001] = many[1999]
-    assert sorted(near_duplicates(many)[["first", "second"]].to_numpy().tolist()) == [[10, 4050], [1999, 2001]]
+    assert sorted(near_duplicates(as_splits(many))[["first", "second"]].to_numpy().tolist()) == [[10, 4050], [1999, 2001]]
 
 
 def test_pairs_are_shown_with_their_parts(ws):
     splits = cifar10(ws)
     pairs = pd.DataFrame({"first": [splits.train[0]], "second": [splits.test[0]], "similarity": [0.95]})
-    assert pair_sheet(splits, pairs, "a pair").axes[0].get_title() == "train / test, 0.95"
+    assert pair_sheet(splits, pairs, "a pair").axes[0].get_title() == "train / test, 0.950"
     assert (parts_of(splits)[splits.valid] == "valid").all()
     pair_sheet(splits, pairs.head(0), "none")
 
@@ -138,9 +203,22 @@ def test_more_data_finds_a_known_law():
     assert abs(ahead["accuracy"] - law(3200)) < 0.02
 
 
+def test_the_interval_of_more_data_covers_the_truth():
+    law, sizes, hits = lambda n: 1 - (0.1 + 2 * n**-0.4), [100, 200, 400, 800, 1600], 0
+    for seed in range(30):
+        rng = np.random.default_rng(seed)
+        curve = pd.DataFrame([(n, k, law(n) + rng.normal(0, 0.01)) for n in sizes for k in range(5)], columns=["n", "repeat", "accuracy"])
+        ahead = more_data(curve, draws=60)
+        hits += ahead["low"] < law(3200) + rng.normal(0, 0.01) < ahead["high"]
+        assert ahead["high"] - ahead["low"] > 0.02, "the spread of single subsets is in it"
+    assert hits >= 25
+
+
 def test_more_data_needs_four_sizes():
     with pytest.raises(CourseError, match="3 sizes .* measure 4 sizes or more"):
         more_data(pd.DataFrame([(n, k, 0.5) for n in (1, 2, 4) for k in range(3)], columns=["n", "repeat", "accuracy"]))
+    with pytest.raises(CourseError, match="1 subsets of each size"):
+        more_data(pd.DataFrame([(n, 0, 0.5) for n in (1, 2, 4, 8)], columns=["n", "repeat", "accuracy"]))
 
 
 def test_the_fast_model_learns_and_more_examples_help(ws):
@@ -152,6 +230,8 @@ def test_the_fast_model_learns_and_more_examples_help(ws):
     assert means.index.tolist() == [30, 60, 200, 400] and means.iloc[-1] > means.iloc[0] + 0.1
     with pytest.raises(CourseError, match="largest subset has 5,000 examples and there are 450"):
         learning_curve(features, splits.labels, splits.train, splits.valid, [5000])
+    with pytest.raises(CourseError, match=r"sizes are \[0.1, 0.5\]"):
+        learning_curve(features, splits.labels, splits.train, splits.valid, [0.1, 0.5])
     shuffled = np.random.default_rng(0).permutation(splits.labels)
     assert fast_model().fit(features[splits.train], shuffled[splits.train]).score(features[splits.valid], shuffled[splits.valid]) < 0.35
 
@@ -164,8 +244,15 @@ def test_audit_names_each_trouble(tmp_path):
     Image.effect_noise((64, 64), 80).convert("RGB").save(tmp_path / "really.jpg", "webp")
     Image.effect_noise((16, 16), 80).convert("RGB").save(tmp_path / "small.png")
     (tmp_path / "empty.png").touch()
+    Image.new("RGB", (64, 64), "grey").save(tmp_path / "blank.png")
+    Image.effect_noise((64, 64), 80).convert("RGB").save(tmp_path / "nameless", "png")
+    assert audit(tmp_path, ["blank.png", "nameless"]).trouble.tolist() == ["is blank", "is PNG, not what a name without an ending says"]
+    [(tmp_path / name).unlink() for name in ("blank.png", "nameless")]
     trouble = audit(tmp_path, ["fine.jpg", "alpha.png", "really.jpg", "small.png", "empty.png", "absent.png"]).trouble
     assert trouble.tolist() == ["", "is RGBA, not RGB", "is WEBP, not JPEG", "is 16 x 16", "can't be read (UnidentifiedImageError)", "can't be read (FileNotFoundError)"]
+    assert audit(tmp_path).trouble.sort_index().tolist() == ["is RGBA, not RGB", "can't be read (UnidentifiedImageError)", "", "is WEBP, not JPEG", "is 16 x 16"]
+    with pytest.raises(CourseError, match="nowhere is no folder"):
+        audit(tmp_path / "nowhere")
 
 
 def test_the_split_gives_the_interval_that_it_promises():
@@ -177,7 +264,7 @@ def test_the_split_gives_the_interval_that_it_promises():
     assert suggest_split(1000, error=0.05)["test"] == 0.2 and suggest_split(100_000, error=0.2)["test"] < suggest_split(100_000, error=0.02)["test"]
 
 
-@pytest.mark.parametrize("args, says", [((3,), "There are 3 examples"), ((1000, 0), "The error is 0"), ((1000, 1.5), "a rate between 0 and 1")])
+@pytest.mark.parametrize("args, says", [((3,), "number of examples is 3"), (("100",), "number of examples is '100'"), ((1000, None, 0), "precision is 0"), ((1000, None, 0.1, 2), "most is 2"), ((1000, 0), "The error is 0"), ((1000, 1.5), "a rate between 0 and 1")])
 def test_a_split_of_nonsense_is_a_sentence(args, says):
     with pytest.raises(CourseError, match=says):
         suggest_split(*args)
