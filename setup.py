@@ -21,7 +21,7 @@ setup(
     url=f"https://github.com/{facts['repo']}",
     python_requires=f">={facts['min_python']}",
     packages=["coursekit"],
-    package_data={"coursekit": ["catalogue.csv", "sources.json"]},
+    package_data={"coursekit": ["catalogue.csv", "references.json", "sources.json"]},
     install_requires=facts["requirements"].split(),
     extras_require={"run": run, "dev": run + dev},
     entry_points={"console_scripts": ["coursekit = coursekit.course:main"]},

@@ -1,0 +1,407 @@
+"Training: batches, precision, what a fit is, and runs that are killed and go on."
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from fastai.callback.schedule import lr_find  # noqa: F401: adds Learner.lr_find
+from fastai.callback.tracker import SaveModelCallback
+from fastai.callback.core import Callback
+from fastai.interpret import ClassificationInterpretation
+from torch import nn
+
+from coursekit import training
+from coursekit.ledger import ledger
+from coursekit.splits import Splits
+from coursekit.training import Batches, cutout, flip, grid, learner, mixup, optimiser, read_checkpoint, record, shift
+from coursekit.workspace import CourseError, setup
+
+
+def made(n=240, n_classes=3):
+    "Images whose brightness says their class."
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, n_classes, n)
+    images = (rng.integers(0, 120, (n, 16, 16, 3)) + 40 * labels[:, None, None, None]).astype(np.uint8)
+    k = np.arange(n)
+    return Splits("made", images, labels, list("abcdef")[:n_classes], [f"{i}.png" for i in k], k[:n // 2], k[n // 2:3 * n // 4], k[3 * n // 4:], "made")
+
+
+def net(n_classes=3):
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU(), nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Dropout(0.3), nn.Linear(32, n_classes))
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    "A workspace of its own."
+    monkeypatch.setenv("COURSEKIT_CACHE", str(tmp_path / "cache"))
+    return setup("tiny")
+
+
+def quiet(learn, *args, **kwargs):
+    with learn.no_bar(), learn.no_logging():
+        learn.fit_one_cycle(*args, **kwargs)
+    return learn
+
+
+# Batches and augmentation
+
+def test_a_batch_depends_on_seed_epoch_and_number_alone():
+    s = made()
+    a, b = (Batches(s.images, s.labels, s.classes, bs=32, augment=[flip, shift(2), cutout(4), mixup(3)], shuffle=True, seed=1) for _ in range(2))
+    a.epoch = b.epoch = 3
+    list(a), torch.rand(5)
+    for (x, y), (_, (x2, y2)) in zip(list(a)[4:], b.batches(4)):
+        assert torch.equal(x, x2) and torch.equal(y, y2)
+    before = torch.get_rng_state()
+    next(iter(a))
+    assert torch.equal(before, torch.get_rng_state()), "augmentation must not use up the model's random numbers"
+
+
+def test_every_image_comes_once_an_epoch_and_epochs_differ():
+    s = made()
+    dl = Batches(np.arange(240, dtype=np.uint8)[:, None, None, None] * np.ones((1, 2, 2, 3), np.uint8), s.labels, s.classes, bs=50, shuffle=True)
+    seen = [torch.cat([x[:, 0, 0, 0] for x, _ in dl]).mul(255).round().int().tolist()]
+    dl.epoch = 1
+    seen.append(torch.cat([x[:, 0, 0, 0] for x, _ in dl]).mul(255).round().int().tolist())
+    assert sorted(seen[0]) == sorted(seen[1]) == list(range(240)) and seen[0] != seen[1] and len(dl) == 5
+
+
+def test_shift_moves_and_reflects():
+    x = torch.arange(25.).view(1, 1, 5, 5).repeat(200, 3, 1, 1)
+    out, _ = shift(2)(x, None)
+    padded = torch.nn.functional.pad(x[:1], (2, 2, 2, 2), mode="reflect")
+    crops = [padded[0, :, i:i + 5, j:j + 5] for i in range(5) for j in range(5)]
+    found = [next((k for k, c in enumerate(crops) if torch.equal(c, o)), None) for o in out]
+    assert None not in found and len(set(found)) == 25
+
+
+def test_cutout_blanks_a_square_and_flip_mirrors():
+    x = torch.ones(500, 3, 16, 16)
+    blank = (cutout(6)(x, None)[0][:, 0] == 0).sum((1, 2))
+    assert blank.max() == 36 and blank.min() >= 9
+    x = torch.arange(16.).view(1, 1, 1, 16).repeat(400, 3, 2, 1)
+    turned = (flip(x, None)[0][:, 0, 0, 0] == 15).float().mean()
+    assert 0.4 < turned < 0.6
+
+
+def test_mixup_keeps_the_sum_of_the_labels():
+    x, y = mixup(3)(torch.rand(64, 3, 4, 4), torch.arange(64) % 3)
+    assert y.shape == (64, 3) and torch.allclose(y.sum(1), torch.ones(64)) and (y.max(1).values >= 0.5).all()
+
+
+# What fastai promises
+
+def test_predictions_and_interpretation(place):
+    s = made()
+    learn = quiet(learner(s, net(), place, bs=32, augment=[flip]), 4, 0.03)
+    with learn.no_bar():
+        preds, targets = learn.get_preds()
+        assert torch.equal(targets, torch.as_tensor(s.labels[s.valid])) and torch.allclose(preds.sum(1), torch.ones(len(preds)), atol=1e-5)
+        train_preds, train_targets = learn.get_preds(ds_idx=0)
+        assert torch.equal(train_targets, torch.as_tensor(s.labels[s.train])), "in the order of the data"
+        interp = ClassificationInterpretation.from_learner(learn)
+        matrix = interp.confusion_matrix()
+    assert matrix.sum() == len(s.valid) and matrix.trace() == (preds.argmax(1) == targets).sum()
+    losses, idx = interp.top_losses(5)
+    worst = torch.nn.functional.nll_loss(preds.log(), targets, reduction="none")
+    assert torch.allclose(losses, worst.topk(5).values, atol=1e-4) and set(idx.tolist()) == set(worst.topk(5).indices.tolist())
+
+
+def test_lr_find_writes_nothing(place):
+    learn = learner(made(), net(), place, bs=16)
+    before = [p.clone() for p in learn.model.parameters()]
+    with learn.no_bar():
+        found = learn.lr_find(num_it=30, show_plot=False)
+    assert 0 < found.valley < 10 and all(map(torch.equal, before, learn.model.parameters())) and not (place.runs / "fits").exists()
+
+
+@pytest.mark.parametrize("precision, dtype", [("fp32", torch.float32), ("bf16", torch.bfloat16), ("fp16", torch.float16)])
+def test_precision_is_used_and_left_again(precision, dtype, place):
+    seen = []
+
+    class Spy(nn.Linear):
+        def forward(self, x):
+            out = super().forward(x)
+            seen.append(out.dtype)
+            return out
+
+    learn = quiet(learner(made(), nn.Sequential(nn.Flatten(), Spy(768, 3)), place, bs=32, precision=precision), 1, 1e-3)
+    assert set(seen[1:]) == {dtype} and not torch.is_autocast_enabled("cpu") and learn.precision == precision
+
+
+def test_an_exception_leaves_no_autocast_behind(place):
+    class Broken(nn.Linear):
+        def forward(self, x):
+            if len(x) > 16:
+                raise RuntimeError("broken")
+            return super().forward(x)
+
+    with pytest.raises(RuntimeError, match="broken"):
+        quiet(learner(made(), nn.Sequential(nn.Flatten(), Broken(768, 3)), place, bs=32, precision="bf16"), 1)
+    assert not torch.is_autocast_enabled("cpu")
+
+
+# Bad input
+
+@pytest.mark.parametrize("make, says", [
+    (lambda s, ws: learner(s, net(5), ws), "outputs of shape .2, 5. for 2 images and there are 3 classes"),
+    (lambda s, ws: learner(replace(s, labels=s.labels + 1), net(), ws), "labels go from 1 to 3 and there are 3 classes"),
+    (lambda s, ws: learner(s, net(), ws, bs=0), "batch size is 0"),
+    (lambda s, ws: learner(replace(s, valid=np.array([], int)), net(), ws), "no images in this part"),
+    (lambda s, ws: learner(s, net(), ws, precision="int8"), "precision is 'int8'"),
+    (lambda s, ws: learner(s, net(), ws, lr=None).fit(1), "learning rate is None"),
+])
+def test_bad_input_is_a_sentence(make, says, place):
+    with pytest.raises(CourseError, match=says):
+        make(made(), place)
+
+
+def test_a_loss_that_is_no_number_stops_the_fit(place):
+    learn = learner(made(), net(), place, bs=32, opt=optimiser("SGD"))
+    with pytest.raises(CourseError, match="loss is (nan|inf).* in epoch 0, batch [0-9]+: the usual causes are a learning rate"):
+        with learn.no_bar(), learn.no_logging():
+            learn.fit(2, 1e30)
+
+
+def test_a_callback_whose_state_cannot_be_kept_is_refused(place):
+    class Mine(Callback):
+        def before_fit(self):
+            self.seen = {1, 2}
+    with pytest.raises(CourseError, match="callback Mine keeps 'seen', which can't be saved"):
+        quiet(learner(made(), net(), place, cbs=Mine()), 1)
+
+
+# What a fit is
+
+def test_a_finished_fit_is_loaded_and_fresh_trains_anew(place, capsys):
+    s = made()
+    first = quiet(learner(s, net(), place, bs=32), 2, 0.01)
+    again = quiet(learner(s, net(), place, bs=32), 2, 0.01)
+    assert "was finished before" in capsys.readouterr().out and again.recorder.values == first.recorder.values
+    assert all(map(torch.equal, first.model.state_dict().values(), again.model.state_dict().values())) and again.recorder.hps == first.recorder.hps
+    quiet(learner(s, net(), place, bs=32, fresh=True), 2, 0.01)
+    assert "was finished before" not in capsys.readouterr().out
+
+
+CHANGES = {"lr": dict(lr_max=0.02), "epochs": dict(n_epoch=3), "seed": dict(seed=7), "optimizer": dict(opt=optimiser("AdamW")), "augmentation": dict(augment=[shift(2)]),
+           "batch size": dict(bs=16), "precision": dict(precision="bf16"), "weight decay": dict(wd=0.1)}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_another_setting_is_another_fit(change, place, capsys):
+    s = made()
+    def run(lr_max=0.01, n_epoch=2, **kwargs):
+        return quiet(learner(s, net(), place, **{"bs": 32, **kwargs}), n_epoch, lr_max)
+    a, b = run(), run(**CHANGES[change])
+    assert a.place.kept != b.place.kept and "finished before" not in capsys.readouterr().out
+
+
+class Two(nn.Module):
+    "The same weights, used in one order or the other."
+    def __init__(self, swapped):
+        super().__init__()
+        torch.manual_seed(0)
+        self.a, self.b, self.head, self.swapped = nn.Linear(768, 768), nn.Linear(768, 768), nn.Linear(768, 3), swapped
+
+    def forward(self, x):
+        x = x.flatten(1)
+        one, two = (self.b, self.a) if self.swapped else (self.a, self.b)
+        return self.head(two(one(x).relu()).relu())
+
+
+def test_swapping_two_modules_is_a_new_fit_and_neither_is_lost(place, capsys):
+    s = made()
+    straight, swapped = (quiet(learner(s, Two(k), place, bs=32), 1, 1e-3) for k in (False, True))
+    assert straight.place.kept != swapped.place.kept and "finished before" not in capsys.readouterr().out
+    for k, before in (False, straight), (True, swapped):
+        assert quiet(learner(s, Two(k), place, bs=32), 1, 1e-3).recorder.values == before.recorder.values
+    assert capsys.readouterr().out.count("finished before") == 2
+
+
+def test_on_another_machine_it_says_so(place, capsys, monkeypatch):
+    s = made()
+    quiet(learner(s, net(), place, bs=32), 1, 0.01)
+    monkeypatch.setattr(training, "cpu_name", lambda: "another CPU")
+    quiet(learner(s, net(), place, bs=32), 1, 0.01)
+    assert "resumed, not bit-identical" in capsys.readouterr().out
+
+
+# Checkpoints
+
+def cut_off(learn, after, *args):
+    "Stop a fit after some checkpoints, as a crash would."
+    class Crash(Exception):
+        pass
+    write, n = learn._write, [0]
+    def counted(*a):
+        write(*a)
+        n[0] += 1
+        if n[0] == after:
+            raise Crash
+    learn._write, learn.checkpoint_seconds = counted, 0
+    with pytest.raises(Crash):
+        quiet(learn, *args)
+
+
+@pytest.mark.parametrize("harm", [lambda data: data[:len(data) // 2], lambda data: b"", lambda data: data[:1000] + b"x" + data[1001:], lambda data: b"0" * 64 + data[64:]])
+def test_a_torn_checkpoint_is_said_and_the_one_before_is_used(harm, place, capsys):
+    s, opt = made(), optimiser("SGD", momentum=0.9)
+    whole = quiet(learner(s, net(), place, bs=32, opt=opt), 3, 0.05)
+    subprocess.run(["rm", "-rf", str(place.runs / "fits")], check=True)
+    learn = learner(s, net(), place, bs=32, opt=opt)
+    cut_off(learn, 6, 3, 0.05)
+    slots = sorted(learn.place.local.glob("*.pt"), key=lambda p: p.stat().st_mtime_ns)
+    slots[-1].write_bytes(harm(slots[-1].read_bytes()))
+    again = quiet(learner(s, net(), place, bs=32, opt=opt), 3, 0.05)
+    said = capsys.readouterr().out
+    assert f"{slots[-1].name} can't be used" in said and "was cut off in epoch 1, batch 0: it goes on" in said
+    assert again.recorder.values == whole.recorder.values and all(map(torch.equal, again.model.parameters(), whole.model.parameters()))
+
+
+def test_a_checkpoint_of_another_model_is_not_used(place, capsys):
+    s = made()
+    learn = learner(s, net(), place, bs=32)
+    cut_off(learn, 3, 2, 0.01)
+    for slot in learn.place.local.glob("*.pt"):
+        state = read_checkpoint(slot)
+        training.write_checkpoint(slot, state | {"model": {"other.weight": torch.zeros(2)}})
+    again = quiet(learner(s, net(), place, bs=32), 2, 0.01)
+    assert "another model" in capsys.readouterr().out and len(again.recorder.values) == 2
+
+
+def test_a_full_disk_is_a_warning_and_the_training_goes_on(place, monkeypatch):
+    learn = learner(made(), net(), place, bs=32)
+    write = training.write_checkpoint
+    def full(path, state):
+        if path.name in training.SLOTS:
+            raise CourseError("No space is left on the disk.")
+        write(path, state)
+    monkeypatch.setattr(training, "write_checkpoint", full)
+    with pytest.warns(UserWarning, match="checkpoint was not kept: No space is left"):
+        quiet(learn, 2, 0.01)
+    assert len(learn.recorder.values) == 2
+
+
+def test_the_best_model_of_a_killed_fit_is_still_the_best(place):
+    s, opt = made(), optimiser("SGD", momentum=0.9)
+    best = lambda: SaveModelCallback(monitor="accuracy")
+    whole = quiet(learner(s, net(), place, bs=32, opt=opt, cbs=best()), 4, 0.3)
+    subprocess.run(["rm", "-rf", str(place.runs / "fits")], check=True)
+    learn = learner(s, net(), place, bs=32, opt=opt, cbs=best())
+    cut_off(learn, 14, 4, 0.3)
+    again = quiet(learner(s, net(), place, bs=32, opt=opt, cbs=best()), 4, 0.3)
+    assert all(map(torch.equal, again.model.state_dict().values(), whole.model.state_dict().values())) and again.save_model.best == whole.save_model.best
+
+
+# Real kills
+
+RUN = """
+import os, sys
+sys.path.insert(0, sys.argv[1])
+import torch
+torch.set_num_threads(1)
+from test_training import made, net, quiet
+from coursekit import training
+from coursekit.training import flip, learner, optimiser, shift
+from coursekit.workspace import setup
+name, precision, torn = sys.argv[2], sys.argv[3], sys.argv[4] == "torn"
+ws = setup("tiny")
+opt = {"SGD": optimiser("SGD", momentum=0.9, nesterov=True), "Adam": None, "AdamW": optimiser("AdamW", weight_decay=0.1)}[name]
+learn = learner(made(), net(), ws, bs=8, opt=opt, augment=[flip, shift(2)], precision=precision)
+learn.checkpoint_seconds = 0
+if torn:  # die in the middle of the 20th checkpoint
+    write, n = training.torch.save, [0]
+    def save(state, box):
+        write(state, box)
+        n[0] += 1
+        if n[0] == 20:
+            with open(learn.place.local / "half.part", "wb") as f:
+                f.write(box.getvalue()[:1000])
+            os.kill(os.getpid(), 9)
+    training.torch.save = save
+print("begun", flush=True)
+quiet(learn, 3, 0.02)
+torch.save({"weights": [p.detach() for p in learn.model.state_dict().values()], "values": [list(v) for v in learn.recorder.values],
+            "losses": torch.stack(list(learn.recorder.losses)).as_subclass(torch.Tensor), "hps": [list(map(float, v)) for v in learn.recorder.hps.values()]}, sys.argv[5])
+"""
+
+
+def run(folder, out, name, precision, torn=""):
+    env = {**os.environ, "COURSEKIT_CACHE": str(folder / "cache"), "COURSEKIT_RUNS": str(folder / "runs")}
+    child = subprocess.Popen([sys.executable, "-c", RUN, os.path.dirname(__file__), name, precision, torn or "whole", str(out)],
+                             stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=env)
+    assert child.stdout.readline() == "begun\n"
+    return child
+
+
+KILLS = [("SGD", "fp32", 2, ""), ("Adam", "fp32", 2, ""), ("AdamW", "fp32", 1, "torn"), ("SGD", "bf16", 2, "torn"), ("AdamW", "bf16", 1, "")]  # 8 random kills and 2 in a write
+
+
+@pytest.mark.parametrize("name, precision, kills, torn", KILLS)
+def test_a_killed_run_ends_as_the_one_that_nobody_killed(name, precision, kills, torn, tmp_path):
+    child = run(tmp_path / "a", tmp_path / "whole.pt", name, precision)
+    began = time.monotonic()
+    assert child.wait(timeout=120) == 0
+    seconds = time.monotonic() - began
+    whole = torch.load(tmp_path / "whole.pt", weights_only=True)
+    seed, said = random.randrange(10_000), ""
+    if torn:
+        assert run(tmp_path / "b", tmp_path / "out.pt", name, precision, torn).wait(timeout=120) == -signal.SIGKILL
+    for k in range(kills):
+        child = run(tmp_path / "b", tmp_path / "out.pt", name, precision)
+        time.sleep(random.Random(seed + k).uniform(0.2, 0.9) / kills * seconds)
+        child.kill()
+        said += child.communicate()[0]
+    child = run(tmp_path / "b", tmp_path / "out.pt", name, precision)
+    said += child.communicate(timeout=120)[0]
+    again = torch.load(tmp_path / "out.pt", weights_only=True)
+    assert "it goes on from there." in said or "was finished before" in said, (seed, said)
+    assert all(map(torch.equal, whole["weights"], again["weights"])), seed
+    assert whole["values"] == again["values"] and torch.equal(whole["losses"], again["losses"]) and whole["hps"] == again["hps"], seed
+
+
+# The ledger and the grid
+
+def test_a_run_is_recorded_once(place):
+    s = made()
+    for _ in range(2):
+        record(quiet(learner(s, net(), place, bs=32), 1, 0.01), s, "small", "one epoch", test_accuracy=0.5)
+    row = ledger(place).iloc[0]
+    assert len(ledger(place)) == 1 and row.test_accuracy == 0.5 and row.parameters == sum(p.numel() for p in net().parameters())
+    assert row.flops == 2 * (16 * 16 * 8 * 27 + 32 * 3) and not row.data["stand_in"] and len(row.epochs) == 1
+
+
+def fit_one(seed, width=4, place=None):
+    if width == 0:
+        raise ValueError("no units")
+    torch.manual_seed(seed)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(768, width), nn.ReLU(), nn.Linear(width, 3))
+    return quiet(learner(made(), model, place, bs=32, seed=seed), 1, 0.01)
+
+
+def test_a_grid_in_processes(place):
+    from functools import partial
+
+    from joblib.externals.loky import ProcessPoolExecutor
+
+    with ProcessPoolExecutor(2) as pool:
+        table = grid(partial(fit_one, place=place), {"a": {"width": 4}, "none": {"width": 0}, "b": {"width": 8}}, [0, 1], made(), "one epoch", executor=pool)
+    assert table.status.tolist() == ["finished", "failed", "finished"] * 2 and "no units" in table.why[1]
+    df = ledger(place)
+    assert len(df) == 4 and set(df.name) == {"a", "b"} and set(df.seed) == {0, 1}
+
+
+def test_a_dead_worker_is_a_failed_run_and_the_rest_is_known(place):
+    from joblib.externals.loky import ProcessPoolExecutor
+
+    with ProcessPoolExecutor(1) as pool:
+        table = grid(lambda seed, die: os._exit(9) if die else None, {"dies": {"die": True}}, [0], made(), "none", executor=pool)
+    assert table.status.tolist() == ["failed"] and "its process ended" in table.why[0]
