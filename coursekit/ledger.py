@@ -12,7 +12,7 @@ import time
 import uuid
 from importlib.resources import files
 
-from .workspace import CourseError, _version, atomic_path, cpu_name, gpu_name, n_cores, tidy
+from .workspace import CourseError, _version, atomic_path, cpu_name, gpu_name, n_cores
 
 # %% ../nbs/kit/02_ledger.ipynb #7e2bf38c
 NEEDED = "name", "config", "seed", "recipe", "scale", "data", "final"  # without these a file is no record
@@ -49,7 +49,7 @@ def ledger(ws): # a DataFrame, a row a run
             if not (isinstance(record, dict) and all(key in record for key in NEEDED)):
                 raise ValueError("it lacks " + ", ".join(k for k in NEEDED if k not in record))
         except (ValueError, OSError, TypeError) as e:
-            print(f"{tidy(path)} is no record and was skipped ({e}).")
+            print(f"{path.name} is no record and was skipped ({e}).")
             continue
         rows.append({**{k: v for k, v in record.items() if k != "final"}, **(record["final"] or {}), "file": path.name})
     return pd.DataFrame(rows)

@@ -18,16 +18,19 @@ from functools import partial
 import numpy as np
 import torch
 import torch.nn.functional as F
-from fastai.callback.schedule import LRFinder, ParamScheduler
-from fastai.data.core import DataLoaders
-from fastai.data.transforms import CategoryMap
-from fastai.callback.core import CancelEpochException as _CancelEpoch
-from fastai.learner import Learner
-from fastai.optimizer import OptimWrapper
-from fastcore.foundation import L as _L
 from torch import nn
 
 from .workspace import CourseError, atomic_path, cpu_name, gpu_name, has_amx, tidy
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # fastai's imports warn of what newer torch and pandas will drop
+    from fastai.callback.schedule import LRFinder, ParamScheduler
+    from fastai.data.core import DataLoaders
+    from fastai.data.transforms import CategoryMap
+    from fastai.callback.core import CancelEpochException as _CancelEpoch
+    from fastai.learner import Learner
+    from fastai.optimizer import OptimWrapper
+    from fastcore.foundation import L as _L
 
 # %% ../nbs/kit/03_training.ipynb #d66e5aad
 class Batches:
