@@ -297,6 +297,12 @@ class Fit:
         for path in [folder / slot for folder in (self.local, self.kept) for slot in SLOTS]:
             path.unlink(missing_ok=True)
 
+    def forget(self):
+        "Remove what this fit has kept."
+        for folder in self.local, self.kept:
+            for name in (*SLOTS, "final.pt"):
+                (folder / name).unlink(missing_ok=True)
+
     def last(self, fits):
         "The furthest whole state that `fits` this model, or None; the final one if it is finished."
         found = []
@@ -436,7 +442,9 @@ class ResumingLearner(Learner):
         self.place = _place(self._key(), probe, self.ws)
         self.path = self.place.kept  # SaveModelCallback writes there
         self._written = self._began = time.monotonic()
-        state = None if self.fresh else self.place.last(self._fits)
+        if self.fresh:
+            self.place.forget()
+        state = self.place.last(self._fits)
         if state is None:
             return None
         self._spent = state["seconds"]

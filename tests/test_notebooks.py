@@ -9,10 +9,12 @@ import numpy as np
 import pandas as pd
 import pytest
 from conftest import ROOT, command
+from torch import nn
 
 from coursekit.course import defaults, read_notebook
-from coursekit.data import cifar10, near_duplicates, parts_of
+from coursekit.data import cifar10, interval, near_duplicates, parts_of
 from coursekit.fetch import catalogue
+from coursekit.functions import mlp
 from coursekit.workspace import show_table
 
 NOTEBOOKS = sorted((ROOT / "nbs").rglob("[0-9][0-9]_*.ipynb"))
@@ -74,12 +76,17 @@ WRONG = {
         (lambda table: table.index[table.task.str.contains("image classification") & (table.commercial != "no") & (table.size_gb <= 1)].tolist(),
          lambda table: table.index[(table.task == "image classification") & (table.commercial == "yes") & (table.size_gb <= 1)].tolist()),
     ],
+    "02_baseline": [
+        (lambda a, b, n: abs(a - b) < 0.06 * n, lambda a, b, n: interval(a, n)[0] <= interval(b, n)[1]),
+        (lambda n_in, n_out, side: (n_out * 9 * n_in, side * side * n_out * 9 * n_in), lambda n_in, n_out, side: (n_out * (9 * n_in + 1), side * side * n_out * n_in)),
+    ],
+    "06_functions": [(lambda n_in, depth, most: most // (n_in + 2), lambda n_in, depth, most: max(1, int((most / depth) ** 0.5)))],
 }
 
 
 @pytest.mark.parametrize("path", LESSONS, ids=names)
 def test_the_checks_of_exercises_can_fail(path, ws):
-    space = {"ws": ws, "np": np, "pd": pd, "table": catalogue(), "parts_of": parts_of, "show_table": show_table}
+    space = {"ws": ws, "np": np, "pd": pd, "table": catalogue(), "parts_of": parts_of, "show_table": show_table, "interval": interval, "mlp": mlp, "nn": nn}
     if path.stem == "01_data":
         space |= {"cifar": cifar10(ws), "pairs": near_duplicates(cifar10(ws))}
     cells = [(tag, c.source) for c in read_notebook(path).cells for tag in ("exercise", "check", "solution") if tag in c.metadata.get("tags", [])]
