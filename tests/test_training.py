@@ -1,7 +1,7 @@
 "Training: batches, precision, what a fit is, and runs that are killed and go on."
-import json
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -236,7 +236,7 @@ def test_on_another_machine_it_says_so(place, capsys, monkeypatch):
 
 # Checkpoints
 
-def cut_off(learn, after, *args):
+def cut_off(learn, after, *args, method="fit_one_cycle"):
     "Stop a fit after some checkpoints, as a crash would."
     class Crash(Exception):
         pass
@@ -247,8 +247,8 @@ def cut_off(learn, after, *args):
         if n[0] == after:
             raise Crash
     learn._write, learn.checkpoint_seconds = counted, 0
-    with pytest.raises(Crash):
-        quiet(learn, *args)
+    with pytest.raises(Crash), learn.no_bar(), learn.no_logging():
+        getattr(learn, method)(*args)
 
 
 @pytest.mark.parametrize("harm", [lambda data: data[:len(data) // 2], lambda data: b"", lambda data: data[:1000] + b"x" + data[1001:], lambda data: b"0" * 64 + data[64:]])
@@ -299,6 +299,63 @@ def test_the_best_model_of_a_killed_fit_is_still_the_best(place):
     cut_off(learn, 14, 4, 0.3)
     again = quiet(learner(s, net(), place, bs=32, opt=opt, cbs=best()), 4, 0.3)
     assert all(map(torch.equal, again.model.state_dict().values(), whole.model.state_dict().values())) and again.save_model.best == whole.save_model.best
+
+
+def test_a_new_machine_goes_on_from_the_runs_folder(place, monkeypatch, capsys):
+    monkeypatch.setattr(training, "COPY_EVERY", 0)
+    s, opt = made(), optimiser("SGD", momentum=0.9)
+    learn = learner(s, net(), place, bs=32, opt=opt)
+    cut_off(learn, 5, 3, 0.05)
+    subprocess.run(["rm", "-rf", str(place.local / "fits")], check=True)
+    again = quiet(learner(s, net(), place, bs=32, opt=opt), 3, 0.05)
+    assert "it goes on from there" in capsys.readouterr().out
+    whole = quiet(learner(s, net(), place, bs=32, opt=opt, fresh=True), 3, 0.05)
+    assert again.recorder.values == whole.recorder.values and all(map(torch.equal, again.model.parameters(), whole.model.parameters()))
+
+
+@pytest.mark.parametrize("method, args", [("fit", (3, 0.05)), ("fit_flat_cos", (3, 0.05)), ("fit_sgdr", (2, 1, 0.05))])
+@pytest.mark.parametrize("after", [4, 8])
+def test_every_way_to_fit_goes_on(method, args, after, place, capsys):
+    s, opt = made(), optimiser("SGD", momentum=0.9)
+    def run(learn):
+        with learn.no_bar(), learn.no_logging():
+            getattr(learn, method)(*args)
+        return learn
+    whole = run(learner(s, net(), place, bs=32, opt=opt))
+    whole.place.forget()
+    learn = learner(s, net(), place, bs=32, opt=opt)
+    cut_off(learn, after, *args, method=method)
+    again = run(learner(s, net(), place, bs=32, opt=opt))
+    assert "it goes on from there" in capsys.readouterr().out
+    assert again.recorder.values == whole.recorder.values and all(map(torch.equal, again.model.parameters(), whole.model.parameters()))
+    assert torch.equal(torch.stack(again.recorder.losses), torch.stack(whole.recorder.losses)) and again.recorder.lrs == whole.recorder.lrs
+
+
+def test_a_gpu_that_is_full_is_told_a_batch_size_that_fits(place):
+    class Hungry(nn.Linear):
+        def forward(self, x):
+            if self.training and len(x) > 20:
+                raise torch.OutOfMemoryError("CUDA out of memory")
+            return super().forward(x)
+    with pytest.raises(CourseError, match="too small for batches of 64; 16 was tried and fits: take bs=16"):
+        quiet(learner(made(), nn.Sequential(nn.Flatten(), Hungry(768, 3)), place, bs=64), 1)
+
+
+def test_a_long_fit_says_how_long(place, capsys, monkeypatch):
+    monkeypatch.setattr(training, "gpu_name", lambda: "")
+    learn = learner(made(), net(), place, bs=8)
+    wait = learn.one_batch
+    monkeypatch.setattr(learn, "one_batch", lambda i, b: (time.sleep(0.02), wait(i, b)))
+    with pytest.raises(KeyboardInterrupt), learn.no_bar(), learn.no_logging():
+        learn.add_cb(Impatient())
+        learn.fit(200, 1e-3)
+    assert re.search(r"about \d+ (s|min) on this CPU", capsys.readouterr().out)
+
+
+class Impatient(Callback):
+    def before_batch(self):
+        if self.train_iter == 10:
+            raise KeyboardInterrupt
 
 
 # Real kills
@@ -405,3 +462,36 @@ def test_a_dead_worker_is_a_failed_run_and_the_rest_is_known(place):
     with ProcessPoolExecutor(1) as pool:
         table = grid(lambda seed, die: os._exit(9) if die else None, {"dies": {"die": True}}, [0], made(), "none", executor=pool)
     assert table.status.tolist() == ["failed"] and "its process ended" in table.why[0]
+
+
+def test_a_grid_on_a_cluster_survives_a_dead_worker(place):
+    distributed = pytest.importorskip("distributed")
+    from functools import partial
+
+    with distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster, distributed.Client(cluster) as client:
+        def train(seed, width, place, mark):
+            import os
+            import signal
+            from pathlib import Path
+            import test_training
+            if seed == 1 and not Path(mark).exists():  # this worker dies, once
+                Path(mark).touch()
+                os.kill(os.getpid(), signal.SIGKILL)
+            return test_training.fit_one(seed, width, place)
+
+        client.run(lambda folder: __import__("sys").path.insert(0, folder), os.path.dirname(__file__))
+        client.register_plugin(Paths())
+        table = grid(partial(train, place=place, mark=str(place.local / "mark")), {"a": {"width": 4}, "b": {"width": 8}}, [0, 1], made(), "one epoch", executor=client.get_executor())
+    assert table.status.tolist() == ["finished"] * 4 and (place.local / "mark").exists() and len(ledger(place)) == 4
+
+
+try:
+    from distributed import WorkerPlugin
+except ImportError:
+    WorkerPlugin = object
+
+
+class Paths(WorkerPlugin):
+    "A worker that starts anew finds the tests too."
+    def setup(self, worker):
+        sys.path.insert(0, os.path.dirname(__file__))
