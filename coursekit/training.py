@@ -339,7 +339,7 @@ class ResumingLearner(Learner):
         if self.precision not in PRECISIONS:
             raise CourseError(f"The precision is {self.precision!r}: choose {', '.join(map(repr, PRECISIONS))}, or None for the fastest here.")
         self.scaler = torch.amp.GradScaler(dls.device.type, enabled=self.precision == "fp16")
-        self.place = self._pending = None
+        self.place = self._pending = self._start = None
         self._keeps = self._finished = False
         super().__init__(dls, model, **kwargs)
 
@@ -414,6 +414,7 @@ class ResumingLearner(Learner):
             super().fit(n_epoch, lr, wd, cbs, reset_opt, start_epoch)
         except torch.OutOfMemoryError as e:
             raise CourseError(self._too_large()) from e
+        self._start = None
         if self._keeps and not self._finished:
             self.place.finish(self._state(self.n_epoch, 0))
             print(f"trained in {_words(self.seconds)}")
@@ -438,17 +439,11 @@ class ResumingLearner(Learner):
                 if not (type(cb).__module__.startswith("fastai.") or hasattr(type(cb), "state_dict")):
                     raise CourseError(f"The callback {type(cb).__name__} keeps {bad[0]!r}, which can't be saved, so this fit could not go on after a crash: "
                                       "give it state_dict() and load_state_dict(), or keep numbers and tensors only.")
-        probe = self._probe()
-        self.place = _place(self._key(), probe, self.ws)
-        self.path = self.place.kept  # SaveModelCallback writes there
-        self._written = self._began = time.monotonic()
-        if self.fresh:
-            self.place.forget()
-        state = self.place.last(self._fits)
+        state = self._find_again() or self._find()
         if state is None:
             return None
         self._spent = state["seconds"]
-        exact = state["machine"] == _machine(self.dls.device) and all(map(torch.equal, state["probe"], probe))
+        exact = state["machine"] == _machine(self.dls.device) and all(map(torch.equal, state["probe"], self.place.probe))
         note = "" if exact else " (resumed, not bit-identical: another machine, thread count or version)"
         if state["final"]:
             print(f"This fit was finished before: its history and weights are loaded, nothing is trained{note}. fresh=True trains anew.")
@@ -456,6 +451,30 @@ class ResumingLearner(Learner):
         else:
             print(f"This fit was cut off in epoch {state['epoch']}, batch {state['batch']}: it goes on from there{note}.")
             self._pending = state
+        return state
+
+    def _find(self):
+        "Take the folder of this fit; the state that it has kept, or None."
+        self._start = _plain(self.model.state_dict()), _optimizer_state(self.opt)
+        probe = self._probe()
+        self.place = _place(self._key(), probe, self.ws)
+        self.path = self.place.kept  # SaveModelCallback writes there
+        self._written = self._began = time.monotonic()
+        if self.fresh:
+            self.place.forget()
+        return self.place.last(self._fits)
+
+    def _find_again(self):
+        "The same for a fit of this very learner that was interrupted: look as if it were at its start again."
+        if self._start is None or self.fresh:
+            return None
+        now, start = (_plain(self.model.state_dict()), _optimizer_state(self.opt)), self._start
+        self.model.load_state_dict(start[0])
+        _set_optimizer_state(self.opt, _with_rates(start[1], now[1]))
+        state = self._find()
+        if state is None:  # other settings: go on from the weights as they are
+            self.model.load_state_dict(now[0])
+            _set_optimizer_state(self.opt, now[1])
         return state
 
     def _fits(self, state):
@@ -596,6 +615,13 @@ def _place(key, probe, ws):
 def _optimizer_state(opt):
     "An optimizer's state and hyperparameters, as plain values."
     return _plain(opt.opt.state_dict() if isinstance(opt, OptimWrapper) else opt.state_dict())
+
+
+def _with_rates(state, other):
+    "An optimizer's state with the learning rates and weight decays of another."
+    key, names = ("param_groups", ("lr", "weight_decay")) if "param_groups" in state else ("hypers", ("lr", "wd"))
+    groups = [{**a, **{k: b[k] for k in names if k in b}} for a, b in zip(state[key], other[key])]
+    return {**state, key: groups}
 
 
 def _set_optimizer_state(opt, state):

@@ -358,6 +358,40 @@ class Impatient(Callback):
             raise KeyboardInterrupt
 
 
+def interrupt(learn, after, *args):
+    "Ctrl-C before a batch."
+    one_batch, n = learn.one_batch, [0]
+    def counted(*a):
+        if n[0] == after:
+            raise KeyboardInterrupt
+        n[0] += 1
+        one_batch(*a)
+    learn.one_batch, learn.checkpoint_seconds = counted, 0
+    with pytest.raises(KeyboardInterrupt):
+        quiet(learn, *args)
+    del learn.one_batch
+
+
+@pytest.mark.parametrize("opt", [optimiser("SGD", momentum=0.9), None])
+def test_an_interrupted_learner_goes_on_by_fitting_again(opt, place, capsys):
+    s = made()
+    whole = quiet(learner(s, net(), place, bs=32, opt=opt), 3, 0.05)
+    whole.place.forget()
+    learn = learner(s, net(), place, bs=32, opt=opt)
+    interrupt(learn, 8, 3, 0.05)  # an epoch has four batches of training and two of validation
+    quiet(learn, 3, 0.05)
+    assert "was cut off in epoch 1, batch 2: it goes on from there" in capsys.readouterr().out
+    assert learn.recorder.values == whole.recorder.values and all(map(torch.equal, learn.model.parameters(), whole.model.parameters()))
+
+
+def test_an_interrupted_learner_with_other_settings_goes_on_from_its_weights(place, capsys):
+    learn = learner(made(), net(), place, bs=32)
+    interrupt(learn, 8, 3, 0.05)
+    before = [p.clone() for p in learn.model.parameters()]
+    quiet(learn, 1, 1e-7)
+    assert "cut off" not in capsys.readouterr().out and all(torch.allclose(a, b, atol=1e-4) for a, b in zip(before, learn.model.parameters()))
+
+
 # Real kills
 
 RUN = """
