@@ -74,10 +74,10 @@ def tutorial(root, device):
 
 def fastai(root, device):
     "Seconds of one epoch with fastai's ImageDataLoaders."
-    from fastai.vision.all import CrossEntropyLossFlat, ImageDataLoaders, Learner, OptimWrapper, RandomCrop, partial
+    from fastai.vision.all import CropPad, CrossEntropyLossFlat, ImageDataLoaders, Learner, OptimWrapper, RandomCrop, partial
     from fastai.vision.augment import Flip
 
-    dls = ImageDataLoaders.from_folder(root, valid_pct=0.0001, item_tfms=RandomCrop(32), batch_tfms=[Flip()], bs=BS, num_workers=2, device=device)
+    dls = ImageDataLoaders.from_folder(root, valid_pct=0.0001, item_tfms=[CropPad(40), RandomCrop(32)], batch_tfms=[Flip()], bs=BS, num_workers=2, device=device)
     learn = Learner(dls, vgg(), loss_func=CrossEntropyLossFlat(), opt_func=partial(OptimWrapper, opt=torch.optim.SGD, momentum=0.9))
     start = time.perf_counter()
     with learn.no_bar(), learn.no_logging():

@@ -67,7 +67,7 @@ def write_submission(path,
     table.insert(0, key, list(ids))
     if (twice := table[key].duplicated()).any():
         raise CourseError(f"{twice.sum()} ids come twice, the first is {table[key][twice].iloc[0]}: each once is expected.")
-    if wrong := sorted(set(table[key]) ^ set(sample[key]))[:5]:
+    if wrong := sorted(set(table[key]) ^ set(sample[key]), key=str)[:5]:
         raise CourseError(f"Ids are missing or unknown: {', '.join(map(str, wrong))}; those of the sample are expected, {len(sample):,} in all.")
     if bad := int((~np.isfinite(values)).any(1).sum()):
         raise CourseError(f"{bad} rows hold NaN or infinity, the first has the id {table[key][~np.isfinite(values).all(1)].iloc[0]}: numbers are expected; did the training diverge?")

@@ -28,8 +28,13 @@ def write_record(record, # a dict with what `NEEDED` names, and whatever else is
     short = hashlib.sha256(json.dumps(what, sort_keys=True, default=str).encode()).hexdigest()[:8]
     path = ws.runs / "ledger" / f"{re.sub(r'[^a-zA-Z0-9]+', '-', record['name']).strip('-')}-{record['seed']}-{short}.json"
     with atomic_path(path) as part:
-        part.write_text(json.dumps({"when": time.strftime("%Y-%m-%dT%H:%M:%S"), **machine(ws.device), **record}, indent=1, default=str))
+        part.write_text(json.dumps({"when": time.strftime("%Y-%m-%dT%H:%M:%S"), **machine(ws.device), **record}, indent=1, default=_number))
     return path
+
+
+def _number(value):
+    "NumPy's and torch's numbers as JSON has them; anything else as text."
+    return value.item() if hasattr(value, "item") else str(value)
 
 
 def machine(device): # {"hardware": ..., "versions": {...}}
@@ -46,12 +51,14 @@ def ledger(ws): # a DataFrame, a row a run
     for path in sorted((ws.runs / "ledger").glob("*.json")):
         try:
             record = json.loads(path.read_text())
-            if not (isinstance(record, dict) and all(key in record for key in NEEDED)):
-                raise ValueError("it lacks " + ", ".join(k for k in NEEDED if k not in record))
+            if lacks := [k for k in NEEDED if k not in record]:
+                raise ValueError("it lacks " + ", ".join(lacks))
+            if not (isinstance(record["final"], dict) and isinstance(record["data"], dict)):
+                raise ValueError("its final figures and its data should be objects")
         except (ValueError, OSError, TypeError) as e:
             print(f"{path.name} is no record and was skipped ({e}).")
             continue
-        rows.append({**{k: v for k, v in record.items() if k != "final"}, **(record["final"] or {}), "file": path.name})
+        rows.append({**{k: v for k, v in record.items() if k != "final"}, **record["final"], "file": path.name})
     return pd.DataFrame(rows)
 
 # %% ../nbs/kit/02_ledger.ipynb #8de53c8a
@@ -78,9 +85,10 @@ def results(df,                 # as from `ledger`
     fingerprint = df.data.map(lambda d: d["fingerprint"])
     config = df.config.map(lambda c: json.dumps(c, sort_keys=True))
     for (name, _, recipe, scale, data, _), runs in df.groupby([df.name, config, df.recipe, df.scale, title, fingerprint], sort=False):
-        values, ref = runs[metric].dropna(), known.get(reference.get(name, ""))
+        runs = runs.drop_duplicates("seed", keep="last")  # a copied file is no second run
+        values, ref, stand_in = runs[metric].dropna(), known.get(reference.get(name, "")), runs.data.iloc[0].get("stand_in")
         rows.append({"run": name, "recipe": recipe, "data": data, "scale": scale, metric: values.mean(), "std": values.std(ddof=1) if len(values) > 1 else None, "n": len(values),
-                     "95 % interval": _interval(values), "reference": _beside(ref, recipe, scale), "hardware": _one(runs, "hardware"), "seconds": runs.seconds.mean() if "seconds" in runs else None})
+                     "95 % interval": _interval(values), "reference": _beside(ref, metric, recipe, scale == "full" and not stand_in), "looks": _looks(runs), "hardware": _one(runs, "hardware"), "seconds": runs.seconds.mean() if "seconds" in runs else None})
     return pd.DataFrame(rows)
 
 
@@ -94,12 +102,17 @@ def _interval(values):
     return f"{values.mean() - half:.3f} to {values.mean() + half:.3f}"
 
 
-def _beside(ref, recipe, scale):
-    "What the table says of a reference."
+def _beside(ref, metric, recipe, whole):
+    "What the table says of a reference; `whole`: all of the real data."
     if ref is None:
         return ""
-    same = recipe == ref["recipe"] and scale == "full"
+    same = whole and recipe == ref["recipe"] and metric == ref["metric"]
     return f"{ref['value']} ({ref['source']})" + ("" if same else "; different recipe")
+
+
+def _looks(runs):
+    "How often the test part had been looked at when the last of these runs was recorded."
+    return int(runs.test_looks.max()) if "test_looks" in runs and runs.test_looks.notna().any() else None
 
 
 def _one(runs, column):

@@ -5,21 +5,23 @@ __all__ = ['PRECISIONS', 'SLOTS', 'COPY_EVERY', 'Batches', 'flip', 'shift', 'cut
            'optimiser', 'write_checkpoint', 'read_checkpoint', 'Fit', 'ResumingLearner', 'learner', 'colour_statistics',
            'record', 'count_flops', 'grid']
 
-# %% ../nbs/kit/03_training.ipynb #60e45d80
+# %% ../nbs/kit/03_training.ipynb #eddb98b9
 import hashlib
 import io
 import pickle
 import random
+import sys
 import time
 import warnings
 from contextlib import nullcontext
-from functools import partial
+from functools import cached_property, partial
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import nn
 
+from .ledger import machine
 from .workspace import CourseError, atomic_path, cpu_name, gpu_name, has_amx, tidy
 
 with warnings.catch_warnings():
@@ -45,7 +47,7 @@ class Batches:
                  shuffle=False,
                  seed=0,
                  device="cpu"):
-        if bs < 1:
+        if not isinstance(bs, int) or bs < 1:
             raise CourseError(f"The batch size is {bs}: a whole number above 0 is expected, such as 128.")
         if len(images) == 0:
             raise CourseError("There are no images in this part: check the split.")
@@ -57,6 +59,11 @@ class Batches:
         self.mean, self.std = (torch.as_tensor(v, dtype=torch.float32).view(-1, 1, 1) for v in (mean, std))
         self.vocab, self.drop_last = CategoryMap(self.classes, sort=False), False
         self.to(device)
+
+    @cached_property
+    def digest(self):
+        "A hash of the images and labels."
+        return _digest([self.images, self.labels])
 
     @property
     def dataset(self):
@@ -323,22 +330,44 @@ class Fit:
 
 def _alike(a, b):
     "Whether two probes come from the same model, on other hardware perhaps."
-    return len(a) == len(b) and all(x.shape == y.shape and torch.allclose(x, y, rtol=1e-2, atol=1e-3) for x, y in zip(a, b))
+    return len(a) == len(b) and all(x.shape == y.shape and torch.allclose(x, y, rtol=1e-3, atol=1e-4) for x, y in zip(a, b))
 
 
 def _machine(device):
     "What must be the same for a fit to go on bit for bit."
     return {"device": gpu_name() if device.type == "cuda" else cpu_name(), "threads": torch.get_num_threads(), "torch": str(torch.__version__)}
 
-# %% ../nbs/kit/03_training.ipynb #809904cc
+# %% ../nbs/kit/03_training.ipynb #b07e94a7
+class _Finished(Exception):
+    "This fit was finished before."
+
+
+def _arguments(cb):
+    "What a callback was made with."
+    import inspect
+
+    names = inspect.signature(type(cb).__init__).parameters
+    return {k: vars(cb)[k] for k in names if k in vars(cb) and _is_plain(vars(cb)[k])}
+
+
+def _describe(f):
+    "What an augmentation does: its code, and the values that it was made with."
+    while isinstance(f, partial):
+        return [_describe(f.func), [v for v in f.args if _is_plain(v)], {k: v for k, v in f.keywords.items() if _is_plain(v)}]
+    if not hasattr(f, "__code__"):
+        return repr(f)
+    cells = [c.cell_contents for c in f.__closure__ or ()]
+    return [f.__qualname__, f.__code__.co_code.hex(), repr([c for c in f.__code__.co_consts if not hasattr(c, "co_code")]), [v if _is_plain(v) else repr(type(v)) for v in cells]]
+
+
 class ResumingLearner(Learner):
     "A fastai Learner with the hardware's precision, whose fits keep checkpoints and go on from them; made by `learner`."
     def __init__(self, dls, model, ws, precision=None, seed=0, fresh=False, checkpoint_seconds=60, about=(), **kwargs):
         self.ws, self.seed, self.fresh, self.checkpoint_seconds, self.about = ws, seed, fresh, checkpoint_seconds, about
-        self.precision = precision or best_precision(dls.device)
+        self.asked, self.precision = precision, precision or best_precision(dls.device)
         if self.precision not in PRECISIONS:
             raise CourseError(f"The precision is {self.precision!r}: choose {', '.join(map(repr, PRECISIONS))}, or None for the fastest here.")
-        self.scaler = torch.amp.GradScaler(dls.device.type, enabled=self.precision == "fp16")
+        self.circumstances = {}
         self.place = self._pending = self._start = None
         self._keeps = self._finished = False
         super().__init__(dls, model, **kwargs)
@@ -410,12 +439,23 @@ class ResumingLearner(Learner):
         self._keeps = not any(isinstance(cb, LRFinder) for cb in ([cbs] if not isinstance(cbs, (list, tuple)) and type(cbs).__name__ != "L" else cbs))
         self._finished, self._pending, self._done, self._spent = False, None, 0, 0.
         torch.manual_seed(self.seed), np.random.seed(self.seed % 2**32), random.seed(self.seed)
+        self.scaler, full = torch.amp.GradScaler(self.dls.device.type, enabled=self.precision == "fp16"), False
+        if not self._keeps:
+            self.path = self.ws.local / "lr_find"
         try:
             super().fit(n_epoch, lr, wd, cbs, reset_opt, start_epoch)
-        except torch.OutOfMemoryError as e:
-            raise CourseError(self._too_large()) from e
+        except _Finished:
+            self.progress.after_fit() if hasattr(self, "progress") else None
+            self._end_cleanup()
+        except torch.OutOfMemoryError:
+            full = True
+        if full:  # out here, where the traceback does not hold the batch any more
+            self._end_cleanup()
+            raise CourseError(self._too_large())
         self._start = None
         if self._keeps and not self._finished:
+            self.circumstances = {**machine(self.ws.device), "peak_memory_gb": _peak_memory(self.dls.device)}
+            self._spent, self._finished = self.seconds, True
             self.place.finish(self._state(self.n_epoch, 0))
             print(f"trained in {_words(self.seconds)}")
 
@@ -425,8 +465,11 @@ class ResumingLearner(Learner):
         state, first = self._begin(), 0
         if state:
             first = state["epoch"]
-            if first >= self.n_epoch:
+            if first >= self.n_epoch or not state["batch"]:
+                self._pending = None
                 self._restore(state)
+            if self._finished:
+                raise _Finished
         for epoch in range(first, self.n_epoch):
             self.epoch = self.dls.train.epoch = epoch
             self._with_events(self._do_epoch, "epoch", _CancelEpoch)
@@ -435,6 +478,8 @@ class ResumingLearner(Learner):
     def _begin(self):
         "Find this fit's folder, and what it has kept: None, or the state to go on from."
         for cb in self._stateful():
+            if type(cb).__name__ == "GradientAccumulation":
+                raise CourseError("GradientAccumulation keeps gradients between batches, which checkpoints don't have: take a larger bs, or a smaller one with a lower learning rate.")
             if bad := [k for k, v in vars(cb).items() if k != "learn" and not _is_plain(v) and not callable(v)]:
                 if not (type(cb).__module__.startswith("fastai.") or hasattr(type(cb), "state_dict")):
                     raise CourseError(f"The callback {type(cb).__name__} keeps {bad[0]!r}, which can't be saved, so this fit could not go on after a crash: "
@@ -498,26 +543,28 @@ class ResumingLearner(Learner):
     def _key(self):
         "What decides the outcome of this fit, as a short hash."
         schedules = {name: [_plain(f(k / 64)) for k in range(65)] for cb in self.cbs if isinstance(cb, ParamScheduler) for name, f in cb.scheds.items()}
-        callbacks = [[type(cb).__name__, {k: v for k, v in vars(cb).items() if k != "learn" and _is_plain(v)}] for cb in self._stateful()]
+        callbacks = [[type(cb).__name__, _arguments(cb)] for cb in self._stateful()]
         train, valid = self.dls.train, self.dls.valid
-        train.epoch = 0
-        data = [next(iter(train)), len(train.labels), len(valid.labels), valid.labels, valid.images[::max(1, len(valid.images) // 64)]]
+        data = [train.digest, valid.digest, train.bs, train.shuffle, train.mean, train.std, [_describe(f) for f in train.augment]]
         loss = [type(self.loss_func).__name__, {k: v for k, v in vars(self.loss_func).items() if _is_plain(v)} if hasattr(self.loss_func, "__dict__") else ""]
         opt = [type(getattr(self.opt, "opt", self.opt)).__name__, [dict(h) for h in self.opt.hypers], _optimizer_state(self.opt),
                [p.requires_grad for p in self.model.parameters()]]
-        return _digest([self.model.state_dict(), opt, schedules, callbacks, data, loss, self.n_epoch, self.seed, self.precision, list(self.about)])
+        model = [repr(self.model), self.model.state_dict()]
+        return _digest([model, opt, schedules, callbacks, data, loss, [m.name for m in self.metrics], self.n_epoch, self.seed, self.asked, list(self.about)])
 
     def _probe(self):
-        "What a copy of the model says of one fixed batch, in training and in use, with the loss."
+        "What a copy of the model, on the CPU, says of one fixed batch, in training and in use; its weights are stirred, lest a layer of zeros hide the others."
         import copy
 
-        model, (xb, yb) = copy.deepcopy(self.model), self.dls.valid.new(shuffle=False).batch(torch.arange(min(16, len(self.dls.valid.labels))), 0)
+        model, (xb, yb) = copy.deepcopy(self.model).cpu(), self.dls.valid.new(shuffle=False).batch(torch.arange(min(16, len(self.dls.valid.labels))), 0)
         out = []
-        with torch.random.fork_rng(devices=[self.dls.device] if self.dls.device.type == "cuda" else []), torch.no_grad(), self._autocast():
+        with torch.random.fork_rng(devices=[]), torch.no_grad():
+            torch.manual_seed(0)
+            for p in model.parameters():
+                p += 0.05 * torch.randn(p.shape)
             for mode in False, True:
                 torch.manual_seed(0)
-                pred = model.train(mode)(xb)
-                out += [pred.float().cpu(), self.loss_func(pred.float(), yb).mean().cpu()]
+                out.append(model.train(mode)(xb.cpu()).float())
         return out
 
     def _state(self, epoch, batch):
@@ -527,7 +574,7 @@ class ResumingLearner(Learner):
         return {
             "final": False, "epoch": epoch, "batch": batch, "machine": _machine(self.dls.device), "probe": self.place.probe,
             "model": _plain(self.model.state_dict()), "opt": _optimizer_state(self.opt), "random": _random_states(self.dls.device),
-            "train_iter": self.train_iter, "seconds": self.seconds, "pct_train": self.pct_train, "scaler": self.scaler.state_dict(),
+            "train_iter": self.train_iter, "seconds": self.seconds, "circumstances": self.circumstances, "pct_train": self.pct_train, "scaler": self.scaler.state_dict(),
             "recorder": {"lrs": _plain(r.lrs), "losses": _plain(torch.stack(r.losses).cpu()) if r.losses else torch.empty(0), "values": _plain(r.values),
                          "iters": list(r.iters), "smooth": [_plain(r.smooth_loss.val), r.smooth_loss.count], "names": _plain(r.metric_names),
                          "metrics": [_plain({k: v for k, v in vars(m).items() if _is_plain(v)}) for m in self.metrics]},
@@ -538,7 +585,7 @@ class ResumingLearner(Learner):
         "Put a kept state back."
         self.model.load_state_dict(state["model"])
         _set_optimizer_state(self.opt, state["opt"])
-        self.train_iter = state["train_iter"]
+        self.train_iter, self.circumstances = state["train_iter"], state["circumstances"]
         if state["batch"]:
             self.pct_train = state["pct_train"]
         if state["scaler"]:
@@ -653,6 +700,8 @@ def learner(splits,          # as from `coursekit.data`
     from fastai.metrics import accuracy
 
     seed = ws.seed if seed is None else seed
+    if (mean is None) != (std is None):
+        raise CourseError(f"mean is {mean} and std is {std}: give both, or neither for those of the training images.")
     if mean is None:
         mean, std = colour_statistics(splits)
     sets = [Batches(splits.images[idx], splits.labels[idx], splits.classes, bs, mean, std, fs, shuffle, seed, ws.device)
@@ -667,8 +716,12 @@ def colour_statistics(splits): # mean and standard deviation of each colour, val
     "Of at most 5,000 training images."
     from coursekit.images import spaced
 
-    pixels = np.concatenate([splits.images[i].reshape(-1, 3) for i in spaced(splits.train, 5000)]).astype(np.float32) / 255
-    return pixels.mean(0), pixels.std(0)
+    counts = np.zeros((3, 256))
+    for i in spaced(splits.train, 5000):
+        counts += [np.bincount(splits.images[i][..., c].ravel(), minlength=256) for c in range(3)]
+    share, value = counts / counts.sum(1, keepdims=True), np.arange(256) / 255
+    mean = share @ value
+    return mean.astype(np.float32), np.sqrt(share @ value**2 - mean**2).astype(np.float32)
 
 
 def _adam():
@@ -699,6 +752,8 @@ def record(learn,     # a learner that was fitted
     "Keep a finished run in the ledger: settings, seed, metrics by epoch, parameters, FLOPs, time, memory, hardware, versions."
     from coursekit.ledger import looks, write_record
 
+    if not getattr(learn, "circumstances", None):
+        raise CourseError("This learner has not finished a fit: fit it, then record it.")
     names = list(learn.recorder.metric_names)[1:1 + len(learn.recorder.values[0])]
     epochs = [dict(zip(names, map(float, row))) for row in learn.recorder.values]
     return write_record({
@@ -706,7 +761,7 @@ def record(learn,     # a learner that was fitted
         "data": {"title": splits.title, "fingerprint": splits.fingerprint, "stand_in": bool(splits.stand_in), "train": len(splits.train), "valid": len(splits.valid)},
         "final": {**epochs[-1], **final}, "epochs": epochs, "fit": learn.place.kept.name, "precision": learn.precision, "bs": learn.dls.train.bs,
         "parameters": sum(p.numel() for p in learn.model.parameters()), "flops": count_flops(learn.model, learn.dls.train),
-        "seconds": round(learn.seconds, 1), "peak_memory_gb": _peak_memory(learn.dls.device), "test_looks": looks(learn.ws, splits)}, learn.ws)
+        "seconds": round(learn.seconds, 1), **learn.circumstances, "test_looks": looks(learn.ws, splits)}, learn.ws)
 
 
 def count_flops(model, batches): # floating-point operations
@@ -729,7 +784,7 @@ def _peak_memory(device):
         import resource
     except ImportError:  # Windows
         return None
-    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6, 3)
+    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1e9 if sys.platform == "darwin" else 1e6), 3)
 
 # %% ../nbs/kit/03_training.ipynb #cddf078d
 def grid(train,          # function (seed=..., **configuration) -> a fitted learner

@@ -78,9 +78,15 @@ def test_results_have_mean_spread_and_number(ws):
 
 def test_no_interval_under_three_runs_and_the_same_recipe_is_compared(ws):
     recipe = references()["DD2424 baseline"]["recipe"]
-    run(ws, 0, 0.73, recipe=recipe, scale="full")
-    row = results(ledger(ws), reference={"baseline": "DD2424 baseline"}).iloc[0]
-    assert row["95 % interval"] == "n < 3" and "different recipe" not in row.reference
+    run(ws, 0, 0.73, recipe=recipe, scale="full", final={"accuracy": 0.7, "test_accuracy": 0.73})
+    beside = lambda metric: results(ledger(ws), metric, reference={"baseline": "DD2424 baseline"}).iloc[0]
+    assert beside("test_accuracy")["95 % interval"] == "n < 3" and "different recipe" not in beside("test_accuracy").reference
+    assert "different recipe" in beside("accuracy").reference, "the reference is of the test set"
+    run(ws, 0, 0.73, recipe=recipe, scale="full", final={"test_accuracy": 0.73}, data={"title": "CIFAR-10", "fingerprint": "f", "stand_in": True})
+    assert "different recipe" in results(ledger(ws), "test_accuracy", reference={"baseline": "DD2424 baseline"}).reference.iloc[-1]
+    path = next((ws.runs / "ledger").glob("*.json"))
+    (path.parent / "copy (1).json").write_text(path.read_text())
+    assert (results(ledger(ws), "test_accuracy").n == 1).all(), "a copied file is no second run"
 
 
 @pytest.mark.parametrize("changes", [{"scale": "tiny"}, {"data": {"title": "stand-in", "fingerprint": "g", "stand_in": True}}, {"recipe": "other"}, {"config": {"dropout": 0.1}}])
@@ -95,6 +101,7 @@ def test_the_same_run_is_one_record_and_a_broken_file_is_said(ws, capsys):
     run(ws, 0, 0.71)
     (ws.runs / "ledger" / "a.json").write_text("{")
     (ws.runs / "ledger" / "b.json").write_text('{"name": "x"}')
+    (ws.runs / "ledger" / "c.json").write_text('{"name": 1, "config": 1, "seed": 1, "recipe": 1, "scale": 1, "data": 1, "final": [1]}')
     assert ledger(ws).accuracy.tolist() == [0.71]
     said = capsys.readouterr().out
     assert "a.json is no record" in said and "b.json is no record and was skipped (it lacks config" in said
