@@ -240,6 +240,17 @@ def _digest(x):
     return h.hexdigest()[:16]
 
 
+def _peak_memory(device):
+    "Gigabytes: of the GPU, or of this process."
+    if device.type == "cuda":
+        return round(torch.cuda.max_memory_allocated() / 1e9, 3)
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
+    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1e9 if sys.platform == "darwin" else 1e6), 3)
+
+
 def _random_states(device):
     "The states of all random numbers in use."
     kind, keys, *rest = np.random.get_state()
@@ -774,17 +785,6 @@ def count_flops(model, batches): # floating-point operations
         model.eval()(xb)
     model.train(training)
     return counter.get_total_flops()
-
-
-def _peak_memory(device):
-    "Gigabytes: of the GPU, or of this process."
-    if device.type == "cuda":
-        return round(torch.cuda.max_memory_allocated() / 1e9, 3)
-    try:
-        import resource
-    except ImportError:  # Windows
-        return None
-    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1e9 if sys.platform == "darwin" else 1e6), 3)
 
 # %% ../nbs/kit/03_training.ipynb #cddf078d
 def grid(train,          # function (seed=..., **configuration) -> a fitted learner
