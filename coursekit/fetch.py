@@ -217,6 +217,7 @@ def _get(archive, ws, home):
             else:
                 with in_words(path):
                     os.replace(part, path)
+                part.with_name(part.name + ".new").unlink(missing_ok=True)  # a kill may have left one
                 print(f"{archive['file']}: {archive['bytes'] / 1e6:.3g} MB from {_host(url)} in {time.monotonic() - start:.0f} s.")
                 return path
         waiting = sorted((url for url in waiting if why[url].rate is not None), key=lambda url: -why[url].rate)
