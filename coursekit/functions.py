@@ -3,10 +3,12 @@
 # %% auto #0
 __all__ = ['mlp', 'fit_function', 'write_submission']
 
-# %% ../nbs/06_functions.ipynb #e73d761f
+# %% ../nbs/06_functions.ipynb #0e33259d
+from pathlib import Path
+
 import numpy as np
 
-from .workspace import CourseError, atomic_path, tidy
+from .workspace import CourseError, atomic_path
 
 # %% ../nbs/06_functions.ipynb #a523289f
 def mlp(n_in,       # inputs
@@ -73,5 +75,5 @@ def write_submission(path,
         raise CourseError(f"{bad} rows hold NaN or infinity, the first has the id {table[key][~np.isfinite(values).all(1)].iloc[0]}: numbers are expected; did the training diverge?")
     with atomic_path(path) as part:
         table.set_index(key).loc[sample[key]].reset_index().to_csv(part, index=False)
-    print(f"{tidy(path)}: {len(table):,} rows, as the sample wants them.")
+    print(f"{Path(path).name}: {len(table):,} rows, as the sample wants them.")
     return path
