@@ -589,13 +589,12 @@ def _place():
 @data.command("list")
 def list_datasets(task: Annotated[Optional[str], typer.Option(help="Only those for a task, such as 'text'.")] = None):
     "The catalogue: size in GB, whether commercial use is allowed, whether 'coursekit data fetch NAME' gets it."
-    from coursekit.fetch import catalogue
+    from coursekit.fetch import catalogue, for_task, tasks
 
     table = catalogue()
-    tasks = table.task.str.split("; ")
-    if task and task.lower() not in set(tasks.explode()):
-        raise CourseError(f"There is no task {task!r} in the catalogue: choose one of {', '.join(sorted(set(tasks.explode())))}.")
-    shown = table[tasks.map(lambda t: task.lower() in t)] if task else table.sort_values("task", kind="stable")
+    if task and task.lower() not in tasks(table):
+        raise CourseError(f"There is no task {task!r} in the catalogue: choose one of {', '.join(tasks(table))}.")
+    shown = for_task(table, task.lower()) if task else table.sort_values("task", kind="stable")
     shown = shown.assign(GB=shown.size_gb, fetch=shown.load.str.startswith("coursekit:").map({True: "yes", False: ""}))
     typer.echo(shown[["task", "GB", "commercial", "fetch", "home"]].to_string(index_names=False, na_rep=""))
 

@@ -11,6 +11,7 @@ import textwrap
 
 import numpy as np
 
+from .fetch import for_task, tasks
 from .images import files_below, spaced
 from .splits import Splits, cifar10, image_folder, image_table, make_split, pets
 from .workspace import CourseError, tidy
@@ -391,8 +392,7 @@ def dataset_picker(table): # the catalogue, or a part of it; returns an ipywidge
 
     import ipywidgets as widgets
 
-    tasks = sorted({t for cell in table.task for t in cell.split("; ")})
-    task = widgets.Dropdown(options=["any", *tasks], description="task")
+    task = widgets.Dropdown(options=["any", *tasks(table)], description="task")
     size = widgets.SelectionSlider(options=[("0.1 GB", 0.1), ("1 GB", 1), ("10 GB", 10), ("100 GB", 100), ("any size", float("inf"))],
                                    value=float("inf"), description="at most")
     use = widgets.Dropdown(options=["any", "yes", "no", "unclear"], description="commercial")
@@ -400,10 +400,10 @@ def dataset_picker(table): # the catalogue, or a part of it; returns an ipywidge
 
     def show(_=None):
         "The rows that fit."
-        keep = table.size_gb.fillna(float("inf")) <= size.value
-        keep &= (table.commercial == use.value) | (use.value == "any")
-        keep &= table.task.map(lambda cell: task.value in ("any", *cell.split("; ")))
-        rows = table[keep].reset_index()
+        fits = table if task.value == "any" else for_task(table, task.value)
+        keep = fits.size_gb.fillna(float("inf")) <= size.value
+        keep &= (fits.commercial == use.value) | (use.value == "any")
+        rows = fits[keep].reset_index()
         name = [f"<a href='{html.escape(h)}' target='_blank'>{html.escape(n)}</a>" for n, h in zip(rows.name, rows.home)]
         text = rows[["licence", "load", "pitfalls"]].map(html.escape)
         shown = text.assign(name=name, GB=rows.size_gb)[["name", "GB", "licence", "load", "pitfalls"]]

@@ -31,7 +31,7 @@ with warnings.catch_warnings():
     from fastai.data.transforms import CategoryMap
     from fastai.callback.core import CancelEpochException as _CancelEpoch
     from fastai.learner import Learner
-    from fastai.optimizer import OptimWrapper
+    from fastai.optimizer import Adam, OptimWrapper
     from fastcore.foundation import L as _L
 
 # %% ../nbs/kit/03_training.ipynb #d66e5aad
@@ -587,7 +587,7 @@ class ResumingLearner(Learner):
             "model": _plain(self.model.state_dict()), "opt": _optimizer_state(self.opt), "random": _random_states(self.dls.device),
             "train_iter": self.train_iter, "seconds": self.seconds, "circumstances": self.circumstances, "pct_train": self.pct_train, "scaler": self.scaler.state_dict(),
             "recorder": {"lrs": _plain(r.lrs), "losses": _plain(torch.stack(r.losses).cpu()) if r.losses else torch.empty(0), "values": _plain(r.values),
-                         "iters": list(r.iters), "smooth": [_plain(r.smooth_loss.val), r.smooth_loss.count], "names": _plain(r.metric_names),
+                         "iters": list(r.iters), "smooth": [_plain(r.smooth_loss.val), r.smooth_loss.count],
                          "metrics": [_plain({k: v for k, v in vars(m).items() if _is_plain(v)}) for m in self.metrics]},
             "hps": _plain(schedulers[0].hps) if schedulers else _plain(getattr(r, "hps", {})), "callbacks": _plain(callbacks),
         }
@@ -661,10 +661,7 @@ def _place(key, probe, ws):
         try:
             if _alike(read_checkpoint(path), probe):
                 return fit
-        except FileNotFoundError:
-            write_checkpoint(path, probe)
-            return fit
-        except (CourseError, RuntimeError):
+        except (FileNotFoundError, CourseError, RuntimeError):  # none yet, or a torn one
             write_checkpoint(path, probe)
             return fit
         n += 1
@@ -719,7 +716,7 @@ def learner(splits,          # as from `coursekit.data`
             for idx, fs, shuffle in ((splits.train, augment, True), (splits.valid, (), False))]
     model = model.to(ws.device, memory_format=torch.channels_last)
     _check_outputs(model, sets[1], len(splits.classes))
-    return ResumingLearner(DataLoaders(*sets, device=torch.device(ws.device)), model, ws, precision, seed, fresh, lr=lr, opt_func=opt or _adam(),
+    return ResumingLearner(DataLoaders(*sets, device=torch.device(ws.device)), model, ws, precision, seed, fresh, lr=lr, opt_func=opt or Adam,
                            loss_func=loss_func or CrossEntropy(), metrics=accuracy if metrics is None else metrics, about=(splits.fingerprint,), **kwargs)
 
 
@@ -733,13 +730,6 @@ def colour_statistics(splits): # mean and standard deviation of each colour, val
     share, value = counts / counts.sum(1, keepdims=True), np.arange(256) / 255
     mean = share @ value
     return mean.astype(np.float32), np.sqrt(share @ value**2 - mean**2).astype(np.float32)
-
-
-def _adam():
-    "fastai's default optimizer."
-    from fastai.optimizer import Adam
-
-    return Adam
 
 
 def _check_outputs(model, dl, n_classes):

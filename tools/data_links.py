@@ -2,7 +2,7 @@
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from coursekit.fetch import catalogue
+from coursekit.fetch import catalogue, for_task, tasks
 
 HEAD = """# Where the course's data is
 
@@ -31,8 +31,8 @@ def links(table):
     "The page: the course's own links first, the rest by task."
     own = table.index.str.startswith("VSE") | (table.task == "course")
     groups = {"VSE's own folder, notebook and challenges": table[own]}
-    for task in sorted({t for cell in table.task[~own] for t in cell.split("; ")}):
-        groups[task[0].upper() + task[1:]] = table[~own & table.task.map(lambda cell: task in cell.split("; "))]
+    for task in tasks(table[~own]):
+        groups[task[0].upper() + task[1:]] = for_task(table[~own], task)
     parts = [f"## {title}\n\n" + "\n".join(map(line, rows.itertuples())) + "\n" for title, rows in groups.items()]
     return "\n".join([HEAD, *parts, LOOK])
 
