@@ -4,11 +4,14 @@
 
 Each round trains on the same 5,000 images for one epoch, in turn in one process: coursekit's `learner` in the precision
 that it picks, the same in fp32, a loop as PyTorch's tutorials write it (ImageFolder through PIL, crop and flip, two
-workers, fp32), fastai's ImageDataLoaders.from_folder with its own crop and flip, and a bare loop over coursekit's
-batches, which shows what the Learner costs. Images are read before the clock starts where they are kept in memory, as
-that is paid once and not in every epoch; `benchmarks/loading.py` measures it. Prints images a second and ratios,
+workers, fp32) and fastai's ImageDataLoaders.from_folder with its own crop and flip. Images are read before the clock
+starts where they are kept in memory, as that is paid once and not in every epoch; `benchmarks/loading.py` measures it.
+Then what the Learner costs over a bare loop on the same batches: measured with a model that does next to nothing, where
+noise can't hide it, as milliseconds a batch, and put beside the network's own time. Prints images a second and ratios,
 medians of three rounds; they hold for the hardware named.
 """
+import contextlib
+import io
 import os
 import shutil
 import statistics
@@ -30,19 +33,19 @@ from coursekit.workspace import cpu_name, find_folder, gpu_name, n_cores, setup
 BS, PER_CLASS = 64, 500
 
 
-def coursekit(splits, ws, precision=None):
-    "Seconds of one epoch with coursekit's learner, without validation."
-    learn = learner(splits, vgg(), ws, bs=BS, opt=optimiser("SGD", momentum=0.9), lr=1e-3, augment=[flip, shift(4)], precision=precision, fresh=True)
+def coursekit(splits, ws, precision=None, model=vgg):
+    "Seconds of one epoch with coursekit's learner, without validation; with finding the fit's key and writing its checkpoints."
+    learn = learner(splits, model(), ws, bs=BS, opt=optimiser("SGD", momentum=0.9), lr=1e-3, augment=[flip, shift(4)], precision=precision, fresh=True)
     learn.dls.loaders[1].images, learn.dls.loaders[1].labels = (t[:BS] for t in (learn.dls.valid.images, learn.dls.valid.labels))
     start = time.perf_counter()
-    with learn.no_bar(), learn.no_logging():
+    with learn.no_bar(), learn.no_logging(), contextlib.redirect_stdout(io.StringIO()):
         learn.fit(1)
     return time.perf_counter() - start
 
 
-def bare(splits, ws):
+def bare(splits, ws, model=vgg):
     "Seconds of the same work in a loop of a few lines."
-    learn = learner(splits, vgg(), ws, bs=BS, augment=[flip, shift(4)])
+    learn = learner(splits, model(), ws, bs=BS, augment=[flip, shift(4)])
     model, opt = learn.model, torch.optim.SGD(learn.model.parameters(), lr=1e-3, momentum=0.9)
     start = time.perf_counter()
     for xb, yb in learn.dls.train:
@@ -53,6 +56,19 @@ def bare(splits, ws):
         opt.zero_grad()
     loss.item()
     return time.perf_counter() - start
+
+
+def nearly_nothing():
+    "A model whose own work takes next to no time, with as much to write into a checkpoint as VGG and its momentum."
+    model = torch.nn.Sequential(torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten(), torch.nn.Linear(3, 10))
+    model.register_buffer("ballast", torch.zeros(2 * sum(p.numel() for p in vgg().parameters())))
+    return model
+
+
+def overhead(splits, ws):
+    "Milliseconds a batch that the Learner adds to a bare loop, everything that it writes counted in."
+    n_batches = -(-len(splits.train) // BS)
+    return 1000 * (coursekit(splits, ws, model=nearly_nothing) - bare(splits, ws, nearly_nothing)) / n_batches
 
 
 def tutorial(root, device):
@@ -112,6 +128,10 @@ def main(rounds=3):
         for name, t in times.items():
             ratio = statistics.median(b / a for a, b in zip(times["coursekit"], t))
             print(f"{name:34}{len(splits.train) / statistics.median(t):9.0f}{ratio:36.2f}")
+        many = cifar10(ws, per_class=5 * PER_CLASS)
+        added = statistics.median(overhead(many, ws) for _ in range(2 * rounds + 1))
+        batch = 1000 * statistics.median(times["bare loop on coursekit's batches"]) * BS / len(splits.train)
+        print(f"The Learner adds {added:.2f} ms to a batch of {batch:.1f} ms: {added / batch:.1%} ({len(many.train):,} images an epoch, all that a fit writes counted in)")
 
 
 if __name__ == "__main__":

@@ -81,8 +81,9 @@ def history(learn): # a DataFrame: epoch, train_loss, valid_loss, accuracy
     "What the recorder of a learner has kept, a row an epoch."
     import pandas as pd
 
-    names = list(learn.recorder.metric_names)[1:1 + len(learn.recorder.values[0])]
-    return pd.DataFrame([list(row) for row in learn.recorder.values], columns=names).rename_axis("epoch").reset_index().assign(epoch=lambda d: d.epoch + 1)
+    from coursekit.training import epoch_values
+
+    return pd.DataFrame([{"epoch": k, **values} for k, values in enumerate(epoch_values(learn), 1)])
 
 # %% ../nbs/02_baseline.ipynb #b7f26f60
 def most_confident_mistakes(splits, preds, idx=None, n=20): # a matplotlib Figure

@@ -21,12 +21,14 @@ NEEDED = "name", "config", "seed", "recipe", "scale", "data", "final"  # without
 def write_record(record, # a dict with what `NEEDED` names, and whatever else is known of the run
                  ws,
                 ):       # the path
-    "Keep a finished run: one JSON file in ws.runs / 'ledger'."
+    "Keep a run: one JSON file in ws.runs / 'ledger'. One with a key `failed`, which says why, never replaces a finished one."
     if missing := [key for key in NEEDED if key not in record]:
         raise CourseError(f"The record has no {', '.join(missing)}: a record says at least {', '.join(NEEDED)}.")
     what = [record[key] for key in NEEDED if key != "final"]
     short = hashlib.sha256(json.dumps(what, sort_keys=True, default=str).encode()).hexdigest()[:8]
     path = ws.runs / "ledger" / f"{re.sub(r'[^a-zA-Z0-9]+', '-', record['name']).strip('-')}-{record['seed']}-{short}.json"
+    if "failed" in record and path.is_file() and '"failed": ' not in path.read_text():
+        return path
     with atomic_path(path) as part:
         part.write_text(json.dumps({"when": time.strftime("%Y-%m-%dT%H:%M:%S"), **machine(ws.device), **record}, indent=1, default=_number))
     return path
@@ -39,7 +41,8 @@ def _number(value):
 
 def machine(device): # {"hardware": ..., "versions": {...}}
     "What a run ran on."
-    hardware = gpu_name() if device == "cuda" else f"{cpu_name()}, {n_cores()} cores"
+    cores = n_cores()
+    hardware = gpu_name() if device == "cuda" else f"{cpu_name()}, {cores} core{'s' * (cores > 1)}"
     return {"hardware": hardware, "versions": {"python": platform.python_version(), **{p: _version(p) for p in ("coursekit", "torch", "fastai")}}}
 
 
@@ -86,10 +89,12 @@ def results(df,                 # as from `ledger`
     config = df.config.map(lambda c: json.dumps(c, sort_keys=True))
     for (name, _, recipe, scale, data, _), runs in df.groupby([df.name, config, df.recipe, df.scale, title, fingerprint], sort=False):
         runs = runs.drop_duplicates("seed", keep="last")  # a copied file is no second run
+        n_failed = int(runs.failed.notna().sum()) if "failed" in runs else 0
         values, ref, stand_in = runs[metric].dropna(), known.get(reference.get(name, "")), runs.data.iloc[0].get("stand_in")
-        rows.append({"run": name, "recipe": recipe, "data": data, "scale": scale, metric: values.mean(), "std": values.std(ddof=1) if len(values) > 1 else None, "n": len(values),
+        rows.append({"run": name, "recipe": recipe, "data": data, "scale": scale, metric: values.mean(), "std": values.std(ddof=1) if len(values) > 1 else None, "n": len(values), "failed": n_failed,
                      "95 % interval": _interval(values), "reference": _beside(ref, metric, recipe, scale == "full" and not stand_in), "looks": _looks(runs), "hardware": _one(runs, "hardware"), "seconds": runs.seconds.mean() if "seconds" in runs else None})
-    return pd.DataFrame(rows)
+    table = pd.DataFrame(rows)
+    return table if table.failed.any() else table.drop(columns="failed")
 
 
 def _interval(values):

@@ -3,7 +3,7 @@
 # %% auto #0
 __all__ = ['PRECISIONS', 'SLOTS', 'COPY_EVERY', 'Batches', 'flip', 'shift', 'cutout', 'mixup', 'best_precision', 'CrossEntropy',
            'optimiser', 'write_checkpoint', 'read_checkpoint', 'Fit', 'ResumingLearner', 'learner', 'colour_statistics',
-           'record', 'count_flops', 'grid']
+           'epoch_values', 'record', 'record_failure', 'count_flops', 'grid']
 
 # %% ../nbs/kit/03_training.ipynb #eddb98b9
 import hashlib
@@ -105,8 +105,9 @@ class Batches:
         xb = ((self.images[idx].permute(0, 3, 1, 2).float() / 255 - self.mean) / self.std)
         yb = self.labels[idx]
         if self.augment:
-            with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
-                torch.manual_seed(_mix(self.seed, self.epoch, i))
+            cuda = self.device.type == "cuda"
+            with torch.random.fork_rng(devices=[self.device] if cuda else []):
+                (torch.manual_seed if cuda else torch.default_generator.manual_seed)(_mix(self.seed, self.epoch, i))  # on a CPU the first is slower than the flip
                 for f in self.augment:
                     xb, yb = f(xb, yb)
         return xb, yb
@@ -466,7 +467,7 @@ class ResumingLearner(Learner):
         self._start = None
         if self._keeps and not self._finished:
             self.circumstances = {**machine(self.ws.device), "peak_memory_gb": _peak_memory(self.dls.device)}
-            self._spent, self._finished = self.seconds, True
+            self._spent, self._finished, self.model.was_fitted = self.seconds, True, True
             self.place.finish(self._state(self.n_epoch, 0))
             print(f"trained in {_words(self.seconds)}")
 
@@ -714,6 +715,8 @@ def learner(splits,          # as from `coursekit.data`
         mean, std = colour_statistics(splits)
     sets = [Batches(splits.images[idx], splits.labels[idx], splits.classes, bs, mean, std, fs, shuffle, seed, ws.device)
             for idx, fs, shuffle in ((splits.train, augment, True), (splits.valid, (), False))]
+    if getattr(model, "was_fitted", False):
+        print("This model was fitted before: training begins with the weights that it has. Build it anew to start over.")
     model = model.to(ws.device, memory_format=torch.channels_last)
     _check_outputs(model, sets[1], len(splits.classes))
     return ResumingLearner(DataLoaders(*sets, device=torch.device(ws.device)), model, ws, precision, seed, fresh, lr=lr, opt_func=opt or Adam,
@@ -742,7 +745,13 @@ def _check_outputs(model, dl, n_classes):
         raise CourseError(f"The model gives outputs of shape {tuple(out.shape)} for {min(2, len(dl.labels))} images and there are {n_classes} classes: "
                           f"its last layer should have {n_classes} outputs.")
 
-# %% ../nbs/kit/03_training.ipynb #fb63c74f
+# %% ../nbs/kit/03_training.ipynb #353429c5
+def epoch_values(learn): # [{"train_loss": ..., "valid_loss": ..., metrics}]
+    "What the recorder of a fitted learner has kept of each epoch."
+    names = list(learn.recorder.metric_names)[1:1 + len(learn.recorder.values[0])]
+    return [dict(zip(names, map(float, row))) for row in learn.recorder.values]
+
+
 def record(learn,     # a learner that was fitted
            splits,    # what it was trained on
            name,      # of the run, e.g. 'baseline'
@@ -755,14 +764,25 @@ def record(learn,     # a learner that was fitted
 
     if not getattr(learn, "circumstances", None):
         raise CourseError("This learner has not finished a fit: fit it, then record it.")
-    names = list(learn.recorder.metric_names)[1:1 + len(learn.recorder.values[0])]
-    epochs = [dict(zip(names, map(float, row))) for row in learn.recorder.values]
+    epochs = epoch_values(learn)
     return write_record({
-        "name": name, "config": config or {}, "seed": learn.seed, "recipe": recipe, "scale": learn.ws.scale,
-        "data": {"title": splits.title, "fingerprint": splits.fingerprint, "stand_in": bool(splits.stand_in), "train": len(splits.train), "valid": len(splits.valid)},
+        **_what(learn.ws, splits, name, recipe, learn.seed, config),
         "final": {**epochs[-1], **final}, "epochs": epochs, "fit": learn.place.kept.name, "precision": learn.precision, "bs": learn.dls.train.bs,
         "parameters": sum(p.numel() for p in learn.model.parameters()), "flops": count_flops(learn.model, learn.dls.train),
         "seconds": round(learn.seconds, 1), **learn.circumstances, "test_looks": looks(learn.ws, splits)}, learn.ws)
+
+
+def record_failure(why, ws, splits, name, recipe, seed, config=None): # the path of the record
+    "Note a run that failed, unless the ledger has its finished one."
+    from coursekit.ledger import write_record
+
+    return write_record({**_what(ws, splits, name, recipe, seed, config), "final": {}, "failed": why}, ws)
+
+
+def _what(ws, splits, name, recipe, seed, config):
+    "The part of a record that says which run it is."
+    data = {"title": splits.title, "fingerprint": splits.fingerprint, "stand_in": bool(splits.stand_in), "train": len(splits.train), "valid": len(splits.valid)}
+    return {"name": name, "config": config or {}, "seed": seed, "recipe": recipe, "scale": ws.scale, "data": data}
 
 
 def count_flops(model, batches): # floating-point operations
@@ -782,6 +802,7 @@ def grid(train,          # function (seed=..., **configuration) -> a fitted lear
          seeds,          # whole numbers
          splits,         # what the runs are trained on, for the record
          recipe,         # in words
+         ws,             # as from `setup`: its ledger gets a row of each run, of a failed one too
          executor=None,  # None: one after the other
          n_threads=None, # of each run; None: all where they run one by one, else 1
         ):               # a DataFrame: name, seed, status, why
@@ -791,19 +812,22 @@ def grid(train,          # function (seed=..., **configuration) -> a fitted lear
     todo = [(name, seed) for seed in seeds for name in configurations]
     rows, began = [], time.monotonic()
     if executor is None:
-        results = (_run_one(train, configurations[name], splits, name, seed, recipe, n_threads) for name, seed in todo)
+        reasons = (_run_one(train, configurations[name], splits, name, seed, recipe, n_threads) for name, seed in todo)
     else:
         futures = [executor.submit(_run_one, train, configurations[name], splits, name, seed, recipe, n_threads or 1) for name, seed in todo]
-        results = map(_outcome, futures)
-    for k, ((name, seed), (status, why)) in enumerate(zip(todo, results), 1):
+        reasons = map(_outcome, futures)
+    for k, ((name, seed), why) in enumerate(zip(todo, reasons), 1):
+        status = "failed" if why else "finished"
         rows.append((name, seed, status, why))
+        if why:
+            record_failure(why, ws, splits, name, recipe, seed, configurations[name])
         left = (time.monotonic() - began) / k * (len(todo) - k)
         print(f"{k} of {len(todo)}: {name}, seed {seed}: {status}{': ' + why if why else ''}" + (f"; about {_words(left)} left" if left > 10 else ""))
     return pd.DataFrame(rows, columns=["name", "seed", "status", "why"])
 
 
 def _run_one(train, configuration, splits, name, seed, recipe, n_threads):
-    "Train and record one run: its status and, if it failed, why."
+    "Train and record one run; why it failed, or ''."
     before = torch.get_num_threads()
     if n_threads:
         torch.set_num_threads(n_threads)
@@ -811,10 +835,10 @@ def _run_one(train, configuration, splits, name, seed, recipe, n_threads):
         learn = train(seed=seed, **configuration)
         record(learn, splits, name, recipe, configuration)
     except Exception as e:  # whatever a student's function raises must not end the grid
-        return "failed", f"{type(e).__name__}: {str(e).splitlines()[0] if str(e) else ''}"
+        return f"{type(e).__name__}: {str(e).splitlines()[0] if str(e) else 'no reason given'}"
     finally:
         torch.set_num_threads(before)
-    return "finished", ""
+    return ""
 
 
 def _outcome(future):
@@ -822,4 +846,4 @@ def _outcome(future):
     try:
         return future.result()
     except Exception as e:
-        return "failed", f"its process ended ({type(e).__name__})"
+        return f"its process ended ({type(e).__name__})"

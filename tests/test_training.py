@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -18,7 +19,7 @@ from fastai.interpret import ClassificationInterpretation
 from torch import nn
 
 from coursekit import training
-from coursekit.ledger import ledger
+from coursekit.ledger import ledger, results
 from coursekit.splits import Splits
 from coursekit.training import Batches, cutout, flip, grid, learner, mixup, optimiser, read_checkpoint, record, shift
 from coursekit.workspace import CourseError, setup
@@ -557,28 +558,46 @@ def fit_one(seed, width=4, place=None):
 
 
 def test_a_grid_in_processes(place):
-    from functools import partial
 
     from joblib.externals.loky import ProcessPoolExecutor
 
     with ProcessPoolExecutor(2) as pool:
-        table = grid(partial(fit_one, place=place), {"a": {"width": 4}, "none": {"width": 0}, "b": {"width": 8}}, [0, 1], made(), "one epoch", executor=pool)
+        table = grid(partial(fit_one, place=place), {"a": {"width": 4}, "none": {"width": 0}, "b": {"width": 8}}, [0, 1], made(), "one epoch", place, executor=pool)
     assert table.status.tolist() == ["finished", "failed", "finished"] * 2 and "no units" in table.why[1]
     df = ledger(place)
-    assert len(df) == 4 and set(df.name) == {"a", "b"} and set(df.seed) == {0, 1}
+    good = df[df.failed.isna()]
+    assert len(df) == 6 and len(good) == 4 and set(good.name) == {"a", "b"} and set(good.seed) == {0, 1} and df.failed.dropna().str.contains("no units").all()
+    assert results(df).set_index("run").loc["none", ["n", "failed"]].tolist() == [0, 2]
+
+
+def test_a_failure_never_replaces_a_finished_run_and_a_finished_run_replaces_it(place):
+    def fails(seed, **kwargs):
+        raise RuntimeError("out of luck")
+    settings = {"a": {"width": 4}}, [0], made(), "one epoch", place
+    for train, failed in (fails, 1), (partial(fit_one, place=place), 0), (fails, 0):
+        grid(train, *settings)
+        df = ledger(place)
+        assert len(df) == 1 and ("failed" in df and df.failed.notna().sum()) == failed
+
+
+def test_a_model_that_was_fitted_is_not_taken_for_a_new_one(place, capsys):
+    model = net()
+    quiet(learner(made(), model, place, bs=32), 1, 0.01)
+    assert "was fitted before" not in capsys.readouterr().out
+    learner(made(), model, place, bs=32)
+    assert "was fitted before" in capsys.readouterr().out
 
 
 def test_a_dead_worker_is_a_failed_run_and_the_rest_is_known(place):
     from joblib.externals.loky import ProcessPoolExecutor
 
     with ProcessPoolExecutor(1) as pool:
-        table = grid(lambda seed, die: os._exit(9) if die else None, {"dies": {"die": True}}, [0], made(), "none", executor=pool)
+        table = grid(lambda seed, die: os._exit(9) if die else None, {"dies": {"die": True}}, [0], made(), "none", place, executor=pool)
     assert table.status.tolist() == ["failed"] and "its process ended" in table.why[0]
 
 
 def test_a_grid_on_a_cluster_survives_a_dead_worker(place):
     distributed = pytest.importorskip("distributed")
-    from functools import partial
 
     with distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster, distributed.Client(cluster) as client:
         def train(seed, width, place, mark):
@@ -593,7 +612,7 @@ def test_a_grid_on_a_cluster_survives_a_dead_worker(place):
 
         client.run(lambda folder: __import__("sys").path.insert(0, folder), os.path.dirname(__file__))
         client.register_plugin(Paths())
-        table = grid(partial(train, place=place, mark=str(place.local / "mark")), {"a": {"width": 4}, "b": {"width": 8}}, [0, 1], made(), "one epoch", executor=client.get_executor())
+        table = grid(partial(train, place=place, mark=str(place.local / "mark")), {"a": {"width": 4}, "b": {"width": 8}}, [0, 1], made(), "one epoch", place, executor=client.get_executor())
     assert table.status.tolist() == ["finished"] * 4 and (place.local / "mark").exists() and len(ledger(place)) == 4
 
 
