@@ -4,7 +4,7 @@
 __all__ = ['shrink', 'resolution_sheet', 'resolution_game', 'interval', 'resolution_score', 'contact_sheet', 'class_counts',
            'imbalance_ratio', 'near_duplicates', 'parts_of', 'pair_sheet', 'patch_features', 'fast_model',
            'learning_curve', 'more_data', 'audit', 'suggest_split', 'dataset_picker', 'Splits', 'cifar10',
-           'image_folder', 'image_table', 'make_split', 'pets']
+           'image_folder', 'image_table', 'make_split', 'pets', 'squares']
 
 # %% ../nbs/01_data.ipynb #3fdfd73d
 import textwrap
@@ -13,10 +13,10 @@ import numpy as np
 
 from .fetch import for_task, tasks
 from .images import files_below, spaced
-from .splits import Splits, cifar10, image_folder, image_table, make_split, pets
+from .splits import Splits, cifar10, image_folder, image_table, make_split, pets, squares
 from .workspace import CourseError, tidy
 
-_all_ = ["Splits", "cifar10", "image_folder", "image_table", "make_split", "pets"]
+_all_ = ["Splits", "cifar10", "image_folder", "image_table", "make_split", "pets", "squares"]
 
 # %% ../nbs/01_data.ipynb #bc1563db
 def shrink(images, # uint8 images of shape (h, w, 3), which may differ in size

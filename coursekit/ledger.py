@@ -90,9 +90,9 @@ def results(df,                 # as from `ledger`
     for (name, _, recipe, scale, data, _), runs in df.groupby([df.name, config, df.recipe, df.scale, title, fingerprint], sort=False):
         runs = runs.drop_duplicates("seed", keep="last")  # a copied file is no second run
         n_failed = int(runs.failed.notna().sum()) if "failed" in runs else 0
-        values, ref, stand_in = runs[metric].dropna(), known.get(reference.get(name, "")), runs.data.iloc[0].get("stand_in")
+        values, ref, made_of = runs[metric].dropna(), known.get(reference.get(name, "")), runs.data.iloc[0]
         rows.append({"run": name, "recipe": recipe, "data": data, "scale": scale, metric: values.mean(), "std": values.std(ddof=1) if len(values) > 1 else None, "n": len(values), "failed": n_failed,
-                     "95 % interval": _interval(values), "reference": _beside(ref, metric, recipe, scale == "full" and not stand_in), "looks": _looks(runs), "hardware": _one(runs, "hardware"), "seconds": runs.seconds.mean() if "seconds" in runs else None})
+                     "95 % interval": _interval(values), "reference": _beside(ref, metric, recipe, scale == "full" and not (made_of.get("stand_in") or made_of.get("part"))), "looks": _looks(runs), "hardware": _one(runs, "hardware"), "seconds": runs.seconds.mean() if "seconds" in runs else None})
     table = pd.DataFrame(rows)
     return table if table.failed.any() else table.drop(columns="failed")
 
