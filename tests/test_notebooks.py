@@ -8,13 +8,17 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from conftest import ROOT, command
 from torch import nn
+from torchvision.models import get_model
 
+from coursekit import finetune
 from coursekit.course import defaults, read_notebook
-from coursekit.data import cifar10, interval, near_duplicates, parts_of
+from coursekit.data import cifar10, interval, near_duplicates, parts_of, pets, squares
 from coursekit.fetch import catalogue
 from coursekit.functions import mlp
+from coursekit.training import affine, colour, flip
 from coursekit.workspace import show_table
 
 NOTEBOOKS = sorted((ROOT / "nbs").rglob("[0-9][0-9]_*.ipynb"))
@@ -80,8 +84,25 @@ WRONG = {
         (lambda a, b, n: abs(a - b) < 0.06 * n, lambda a, b, n: interval(a, n)[0] <= interval(b, n)[1]),
         (lambda n_in, n_out, side: (n_out * 9 * n_in, side * side * n_out * 9 * n_in), lambda n_in, n_out, side: (n_out * (9 * n_in + 1), side * side * n_out * n_in)),
     ],
+    "03_finetune": [
+        (lambda name: 0.5, lambda name: -1.),
+        (lambda: {"n_stages": 1, "batch_norm": (False, True)}, lambda: {"n_stages": 6, "batch_norm": (True, True)}),
+        (lambda: [affine(15, 0.2, 15)], lambda: [flip, colour(0.3)]),
+        (lambda k: 32 * k, lambda k: 32 * (k - 1)),
+        (lambda before, after, head: sorted(k for k in before if k.endswith(("weight", "bias")) and not k.startswith(head) and not torch.equal(before[k], after[k])),
+         lambda before, after, head: sorted(k for k in before if not k.startswith(head) and not torch.equal(before[k], after[k]))),
+    ],
     "06_functions": [(lambda n_in, depth, most: most // (n_in + 2), lambda n_in, depth, most: max(1, int((most / depth) ** 0.5)))],
 }
+
+
+def lesson_03(ws):
+    "What the exercises of 03_finetune find when they are reached."
+    torch.manual_seed(0)
+    model = get_model("shufflenet_v2_x0_5", weights=None, num_classes=5).eval()
+    pre, splits = finetune.Pretrained("small", model, [0.5] * 3, [0.25] * 3, 32, list("abcde"), float("nan")), squares(pets(ws, size=32))
+    return {**vars(finetune), "torch": torch, "get_model": get_model, "flip": flip, "affine": affine, "colour": colour, "pre": pre, "splits": splits, "n_epochs": 1, "extensions": False,
+            "chosen": {}, "parts_of_runs": lambda s: finetune.folds(s, 2), "parts": finetune.folds(splits, 2)}
 
 
 @pytest.mark.parametrize("path", LESSONS, ids=names)
@@ -89,6 +110,8 @@ def test_the_checks_of_exercises_can_fail(path, ws):
     space = {"ws": ws, "np": np, "pd": pd, "table": catalogue(), "parts_of": parts_of, "show_table": show_table, "interval": interval, "mlp": mlp, "nn": nn}
     if path.stem == "01_data":
         space |= {"cifar": cifar10(ws), "pairs": near_duplicates(cifar10(ws))}
+    if path.stem == "03_finetune":
+        space |= lesson_03(ws)
     cells = [(tag, c.source) for c in read_notebook(path).cells for tag in ("exercise", "check", "solution") if tag in c.metadata.get("tags", [])]
     assert [tag for tag, _ in cells] == ["exercise", "check", "solution"] * len(WRONG[path.stem]), "an exercise without wrong answers"
     for k, wrong in enumerate(WRONG[path.stem]):
