@@ -181,15 +181,14 @@ def _forward(net, xb, precision):
 
 def _write_features(folder, net, passes, precision, n_features):
     "Run the body over all batches; the folder appears when it is whole."
-    from tqdm import tqdm
+    from fastprogress.fastprogress import progress_bar
 
-    with atomic_path(folder) as part, tqdm(total=sum(map(len, passes)), desc="features", unit="batch", leave=False, delay=5) as bar:
+    with atomic_path(folder) as part:
         part.mkdir(parents=True)
         out = np.lib.format.open_memmap(part / "features.npy", "w+", np.float32, (len(passes[0].labels), len(passes), n_features))
-        for view, batches in enumerate(passes):
-            for i, (xb, _) in batches.batches():
-                out[i * batches.bs:(i + 1) * batches.bs, view] = _forward(net, xb, precision)
-                bar.update()
+        every = ((view, batches.bs, i, xb) for view, batches in enumerate(passes) for i, (xb, _) in batches.batches())
+        for view, bs, i, xb in progress_bar(every, total=sum(map(len, passes)), leave=False):
+            out[i * bs:(i + 1) * bs, view] = _forward(net, xb, precision)
         out.flush()
         (part / "facts.json").write_text(json.dumps({"sha256": hashlib.sha256((part / "features.npy").read_bytes()).hexdigest()}))
 
