@@ -3,10 +3,11 @@
 # %% auto #0
 __all__ = ['Pretrained', 'pretrained', 'stages', 'stage_parameters', 'with_head', 'body', 'cached_features', 'check_side',
            'map_sizes', 'folds', 'fraction', 'Head', 'random_view', 'train_head', 'compare', 'BatchNormCase',
-           'GradualUnfreezing', 'finetuned', 'grad_cam', 'name_it', 'PerClass']
+           'EvalFrozen', 'GradualUnfreezing', 'finetuned', 'grad_cam', 'name_it']
 
-# %% ../nbs/03_finetune.ipynb #54e2832d
+# %% ../nbs/03_finetune.ipynb #4a8d5a80
 import bisect
+import contextlib
 import copy
 import difflib
 import hashlib
@@ -14,15 +15,17 @@ import json
 import re
 import shutil
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import torch
 from fastai.callback.core import Callback
 from fastai.callback.training import BnFreeze
 from torch import nn
+from torchvision.ops import StochasticDepth
 
 from .data import Splits
-from .training import Batches, _describe, _digest, best_precision, learner, optimiser
+from .training import PRECISIONS, Batches, _describe, _digest, best_precision, learner, optimiser
 from .workspace import CourseError, atomic_path, tidy
 
 # %% ../nbs/03_finetune.ipynb #de797072
@@ -56,9 +59,10 @@ def pretrained(name,  # as torchvision has it: 'resnet18', 'convnext_tiny', ...
         raise CourseError(f"torchvision has no classifier {name!r}: did you mean {' or '.join(map(repr, near))}?")
     weights = models.get_model_weights(name).DEFAULT
     file = _weights_file(weights, ws)
-    model = models.get_model(name, weights=None)
     try:
-        model.load_state_dict(torch.load(file, map_location="cpu", weights_only=True))
+        torch.load(file, map_location="cpu", weights_only=True)  # torchvision itself would run what is in the file
+        with _hub(file.parent.parent):
+            model = models.get_model(name, weights=weights).eval()
     except Exception as e:  # torch has a dozen ways to say that a file is torn or is something else
         raise CourseError(f"{tidy(file)} does not hold the weights of {name} ({str(e).splitlines()[0][:80]}): delete it and run this again, or take another network.") from e
     promised, is_ = re.search(r"-([0-9a-f]{8})\.", file.name), hashlib.sha256(file.read_bytes()).hexdigest()
@@ -66,57 +70,38 @@ def pretrained(name,  # as torchvision has it: 'resnet18', 'convnext_tiny', ...
     if other:
         print(f"{file.name} is not torchvision's file of that name (its hash begins with {is_[:8]}): what was published for {name} does not hold for it.")
     look, accuracy = weights.transforms(), weights.meta["_metrics"]["ImageNet-1K"]["acc@1"] / 100
-    return Pretrained(name, model.eval(), list(look.mean), list(look.std), look.crop_size[0], list(weights.meta["categories"]),
+    return Pretrained(name, model, list(look.mean), list(look.std), look.crop_size[0], list(weights.meta["categories"]),
                       float("nan") if other else accuracy, f"other weights, {is_[:8]}" if other else "")
 
 
 def _weights_file(weights, ws):
     "Where the weights are: in torch's own folder, else in the data folder, where they are downloaded to."
-    name, own, ours = weights.url.rsplit("/", 1)[1], torch.hub.get_dir(), ws.data / "hub"
-    for folder in own, ours:
-        if (file := _checkpoints(folder) / name).is_file():
+    name, ours = weights.url.rsplit("/", 1)[1], ws.data / "hub"
+    for folder in Path(torch.hub.get_dir()), ours:
+        if (file := folder / "checkpoints" / name).is_file():
             return file
-    size = weights.meta["_file_size"]
-    advice = f"download {weights.url} ({size:.0f} MB) elsewhere and put it into {tidy(_checkpoints(ours))}"
+    advice = f"download {weights.url} ({weights.meta['_file_size']:.0f} MB) elsewhere and put it into {tidy(file.parent)}"
     if ws.scale == "tiny":
         raise CourseError(f"{name} is not here, and scale 'tiny' downloads nothing: {advice}.")
-    import socket
-    before = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(30)  # a dead host is one, not a notebook that waits for ever
     try:
-        torch.hub.load_state_dict_from_url(weights.url, str(_checkpoints(ours)), map_location="cpu", check_hash=True, weights_only=True)
+        with _hub(ours):
+            weights.get_state_dict(check_hash=True, weights_only=True)
     except (OSError, RuntimeError) as e:
         raise CourseError(f"{name} could not be downloaded ({e}): {advice}. Scale 'tiny' needs none.") from e
-    finally:
-        socket.setdefaulttimeout(before)
     return file
 
 
-def _checkpoints(hub):
-    "The folder where torch keeps weights."
-    from pathlib import Path
+@contextlib.contextmanager
+def _hub(folder):
+    "Let torch look for weights in this folder; a host that is dead for 30 seconds is given up."
+    import socket
 
-    return Path(hub) / "checkpoints"
-
-# %% ../nbs/03_finetune.ipynb #dc86a58a
-def stages(model): # {name: [modules]}, from the input to the head
-    "The parts of a torchvision classifier that have weights, in the order of the data; a norm belongs to what it follows."
-    found = {}
-    for name, child in model.named_children():
-        for k, part in child.named_children() if name == "features" else [(None, child)]:
-            if any(True for _ in part.parameters()):
-                if isinstance(part, nn.modules.batchnorm._NormBase) and found:
-                    found[list(found)[-1]].append(part)
-                else:
-                    found[name if k is None else f"{name} {k}"] = [part]
-    return found
-
-
-def stage_parameters(model): # a list of parameters for each stage
-    "What fastai calls a splitter: groups of parameters, from the input to the head, that can be frozen or have rates of their own."
-    groups = [[p for part in parts for p in part.parameters()] for parts in stages(model).values()]
-    inside = {id(p) for group in groups for p in group}
-    return [[p for p in model.parameters() if id(p) not in inside] + groups[0], *groups[1:]]
+    before = torch.hub.get_dir(), socket.getdefaulttimeout()
+    torch.hub.set_dir(str(folder)), socket.setdefaulttimeout(30)
+    try:
+        yield
+    finally:
+        torch.hub.set_dir(before[0]), socket.setdefaulttimeout(before[1])
 
 # %% ../nbs/03_finetune.ipynb #5a0f0138
 def _last_linear(model):
@@ -127,6 +112,28 @@ def _last_linear(model):
     return found[-1]
 
 
+def stages(model): # {name: [modules]}, from the input to the head
+    "The parts of a torchvision classifier that have weights, in the order of the data; a norm belongs to what it follows."
+    found = {}
+    for name, child in model.named_children():
+        for k, part in child.named_children() if name == "features" else [(None, child)]:
+            if any(True for _ in part.parameters()):
+                if isinstance(part, nn.modules.batchnorm._NormBase) and found:
+                    found[list(found)[-1]].append(part)
+                else:
+                    found[name if k is None else f"{name} {k}"] = [part]
+    name, (end, *_) = list(found.items())[-1]
+    before = [m for m in end.children() if any(True for _ in m.parameters())][:-1]
+    return found | ({name: before, "head": [_last_linear(model)[1]]} if before else {})  # some have more than a layer there
+
+
+def stage_parameters(model): # a list of parameters for each stage
+    "What fastai calls a splitter: groups of parameters, from the input to the head, that can be frozen or have rates of their own."
+    groups = [[p for part in parts for p in part.parameters()] for parts in stages(model).values()]
+    inside = {id(p) for group in groups for p in group}
+    return [[p for p in model.parameters() if id(p) not in inside] + groups[0], *groups[1:]]
+
+# %% ../nbs/03_finetune.ipynb #b77080ff
 def with_head(model,     # a torchvision classifier
               n_classes,
               seed=0,    # of the new layer's weights
@@ -156,26 +163,31 @@ def cached_features(pre,         # as from `pretrained`
                     precision=None, # 'fp32', 'fp16' or 'bf16'; None: the fastest that the hardware has
                    ):            # the splits with float32 features, (n, n_features) or (n, views, n_features), in place of images
     "The body's features, from a memory-mapped file that is made on first use, and again where it is torn or not of this network."
+    if bool(augment) != (views > 1):
+        raise CourseError(f"There are {views} views and {len(augment)} augmentations: several views need augment=[flip, ...], and one takes none.")
     net, side, precision = body(pre.model).to(ws.device, memory_format=torch.channels_last), splits.images.shape[1], precision or best_precision(ws.device)
-    key = _digest([pre.model.state_dict(), repr(pre.model), splits.fingerprint, side, views, [_describe(f) for f in augment], precision])
+    plain = Batches(splits.images, splits.labels, splits.classes, 64, pre.mean, pre.std, device=ws.device)
+    key = _digest([pre.model.state_dict(), repr(pre.model), pre.mean, pre.std, plain.digest, views, [_describe(f) for f in augment], precision])
     folder = ws.local / "features" / f"{pre.name}-{side}-{key}"
-    passes = [Batches(splits.images, splits.labels, splits.classes, 64, pre.mean, pre.std, augment if view else (), seed=view, device=ws.device) for view in range(views)]
+    passes = [plain, *(copy.copy(plain) for _ in range(views - 1))]
+    for view, batches in enumerate(passes[1:], 1):
+        batches.augment, batches.seed = tuple(augment), view
     try:
-        sample = _forward(net, passes[0].batch(torch.arange(min(8, len(splits.labels))), 0)[0], precision)
+        sample = _forward(net, plain.batch(torch.arange(min(8, len(splits.labels))), 0)[0], precision)
     except (RuntimeError, AssertionError):
         check_side(pre.model, side)  # says it in words, if that is why
         raise
-    features = _read_features(folder, sample)
+    features = _read_features(folder, sample, len(splits.labels))
     if features is None:
         shutil.rmtree(folder, ignore_errors=True)
         _write_features(folder, net, passes, precision, sample.shape[1])
-        features = _read_features(folder, sample)
+        features = _read_features(folder, sample, len(splits.labels))
     return replace(splits, images=features[:, 0] if views == 1 else features)
 
 
 def _forward(net, xb, precision):
     "Features of one batch, float32 on the CPU."
-    with torch.inference_mode(), torch.autocast(xb.device.type, getattr(torch, {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}[precision]), enabled=precision != "fp32"):
+    with torch.inference_mode(), torch.autocast(xb.device.type, PRECISIONS[precision], enabled=precision != "fp32"):
         return net(xb.contiguous(memory_format=torch.channels_last)).float().cpu().numpy()
 
 
@@ -185,15 +197,15 @@ def _write_features(folder, net, passes, precision, n_features):
 
     with atomic_path(folder) as part:
         part.mkdir(parents=True)
-        out = np.lib.format.open_memmap(part / "features.npy", "w+", np.float32, (len(passes[0].labels), len(passes), n_features))
+        out = np.empty((len(passes[0].labels), len(passes), n_features), np.float32)
         every = ((view, batches.bs, i, xb) for view, batches in enumerate(passes) for i, (xb, _) in batches.batches())
         for view, bs, i, xb in progress_bar(every, total=sum(map(len, passes)), leave=False):
             out[i * bs:(i + 1) * bs, view] = _forward(net, xb, precision)
-        out.flush()
+        np.save(part / "features.npy", out)
         (part / "facts.json").write_text(json.dumps({"sha256": hashlib.sha256((part / "features.npy").read_bytes()).hexdigest()}))
 
 
-def _read_features(folder, sample):
+def _read_features(folder, sample, n):
     "The kept features, or None if there are none, or if they are torn or not those of this body; that is said."
     if not folder.exists():
         return None
@@ -202,10 +214,10 @@ def _read_features(folder, sample):
         if hashlib.sha256(data).hexdigest() != json.loads((folder / "facts.json").read_text())["sha256"]:
             raise ValueError("the file is torn")
         features = np.load(folder / "features.npy", mmap_mode="r")
-        if features.shape[2:] != sample.shape[1:] or not np.allclose(features[:len(sample), 0], sample, rtol=0.02, atol=0.02 * np.abs(sample).max()):
+        if (len(features), *features.shape[2:]) != (n, *sample.shape[1:]) or not np.allclose(features[:len(sample), 0], sample, rtol=0.02, atol=0.02 * np.abs(sample).max()):
             raise ValueError("they are another network's")
         return features
-    except (OSError, ValueError, KeyError) as e:
+    except (OSError, ValueError, KeyError, TypeError) as e:
         print(f"The kept features in {folder.name} can't be used ({e}): they are computed again.")
         return None
 
@@ -308,26 +320,32 @@ def train_head(features,   # as from `cached_features`
 # %% ../nbs/03_finetune.ipynb #9a7e8cec
 def compare(runs,          # rows of `ledger`, runs with the same seeds
             metric="accuracy",
-            share=0.,      # validation images by training images where the seeds are folds of one set; 0 where they are not
+            share=0.,      # validation images by training images where the seeds are folds of one set, or {run: that}; 0 where they are not
            ):              # a DataFrame: run, metric, std, n, its 95 % interval, the paired difference to the first run and its interval
     "Runs against the first of them, seed by seed; folds share their training images, and Nadeau and Bengio's (2003) correction makes the intervals wide enough for that."
     import pandas as pd
     from scipy import stats
 
-    def spread(x):
+    if not len(runs) or metric not in runs:
+        raise CourseError(f"There are no runs with {metric!r} to compare: train them first, and look at why in the table of `grid` if they failed.")
+    shares = share if isinstance(share, dict) else dict.fromkeys(runs.name, share)
+
+    def spread(x, share):
         return stats.t.ppf(0.975, len(x) - 1) * x.std(ddof=1) * (1 / len(x) + share) ** 0.5 if len(x) > 2 else float("nan")
 
     by_run = {name: r.drop_duplicates("seed", keep="last").set_index("seed")[metric].dropna().sort_index() for name, r in runs.groupby("name", sort=False)}
-    first, rows = next(iter(by_run.values())), []
+    (one, first), rows = next(iter(by_run.items())), []
     for name, values in by_run.items():
         differs = (values - first).dropna()
-        rows.append({"run": name, metric: values.mean(), "std": values.std(ddof=1), "n": len(values), "±": spread(values),
-                     "difference": differs.mean(), "± of it": 0. if values is first else spread(differs)})
+        rows.append({"run": name, metric: values.mean(), "std": values.std(ddof=1), "n": len(values), "±": spread(values, shares[name]),
+                     "difference": differs.mean(), "± of it": 0. if values is first else spread(differs, max(shares[name], shares[one]))})
     return pd.DataFrame(rows)
 
 # %% ../nbs/03_finetune.ipynb #2b48ef03
 class BatchNormCase(Callback):
     "Every batch norm of the model: whether its scale and shift are trained, and whether its running statistics are updated (if not, it normalises by them in training too)."
+    order = 1  # after stages were frozen or freed
+
     def __init__(self, affine, statistics):
         self.affine, self.statistics = affine, statistics
 
@@ -339,10 +357,22 @@ class BatchNormCase(Callback):
         for norm in self._norms():
             norm.requires_grad_(self.affine)
 
+    before_epoch = before_fit
+
     def before_train(self):
         "Running mean and variance."
         for norm in self._norms():
             norm.train(self.statistics)
+
+
+class EvalFrozen(Callback):
+    "Frozen stages without dropout or stochastic depth, as they are in use."
+    def before_train(self):
+        "After the model was put into training mode."
+        for parts in stages(self.learn.model).values():
+            for part in parts:
+                if not any(p.requires_grad for p in part.parameters()):
+                    part.eval()
 
 
 class GradualUnfreezing(Callback):
@@ -350,9 +380,13 @@ class GradualUnfreezing(Callback):
     def __init__(self, n_stages):
         self.n_stages = n_stages
 
+    def before_fit(self):
+        "As it will be at the end, so that a fit that goes on is known for the same."
+        self.learn.opt.freeze_to(-self.n_stages)
+
     def before_epoch(self):
-        "Freeze what has not had its turn."
-        self.learn.freeze_to(-min(self.epoch + 1, self.n_stages))
+        "Freeze what has not had its turn; the learner's own freeze_to would make the optimizer forget."
+        self.learn.opt.freeze_to(-min(self.epoch + 1, self.n_stages))
 
 
 def finetuned(pre, splits, ws,
@@ -366,10 +400,13 @@ def finetuned(pre, splits, ws,
     "A learner for a pretrained network with a new head, whose first stages are frozen."
     if not 1 <= n_stages <= len(stages(pre.model)):
         raise CourseError(f"n_stages is {n_stages} and {pre.name} has {len(stages(pre.model))} stages ({', '.join(stages(pre.model))}): a number from 1 to that is expected.")
+    model, more = with_head(pre.model, len(splits.classes), seed), kwargs.pop("cbs", [])
     cbs = [BnFreeze() if batch_norm is None else BatchNormCase(*batch_norm), *([GradualUnfreezing(n_stages)] if gradual else [])]
-    settings = {"opt": optimiser("AdamW", weight_decay=0.01), "splitter": stage_parameters, "train_bn": False, "cbs": cbs, **kwargs}
+    if any(isinstance(m, (nn.modules.dropout._DropoutNd, StochasticDepth)) for m in model.modules()):
+        cbs.append(EvalFrozen())
+    settings = {"opt": optimiser("AdamW", weight_decay=0.01), "splitter": stage_parameters, "train_bn": False, "cbs": [*cbs, *(more if isinstance(more, (list, tuple)) else [more])], **kwargs}
     try:
-        learn = learner(splits, with_head(pre.model, len(splits.classes), seed), ws, bs=bs, augment=augment, mean=pre.mean, std=pre.std, seed=seed, **settings)
+        learn = learner(splits, model, ws, bs=bs, augment=augment, mean=pre.mean, std=pre.std, seed=seed, **settings)
     except (RuntimeError, AssertionError):
         check_side(pre.model, splits.images.shape[1])
         raise
@@ -390,8 +427,8 @@ def grad_cam(model,
             logits = model.eval()(xb.detach().requires_grad_())
     finally:
         hook.remove()
-    if maps[0].ndim != 4:
-        raise CourseError(f"This layer gives an output of shape {tuple(maps[0].shape)}: Grad-CAM needs a map, (images, channels, height, width); take a layer before the pooling.")
+    if maps[0].ndim != 4 or maps[0].shape[2] != maps[0].shape[3]:  # Swin, for one, has its channels last
+        raise CourseError(f"This layer gives an output of shape {tuple(maps[0].shape)}: Grad-CAM needs a square map, (images, channels, height, width); take a layer before the pooling, of a convolutional network.")
     answers = logits.argmax(1) if answers is None else torch.as_tensor(answers, device=xb.device)
     weight, = torch.autograd.grad(logits[torch.arange(len(xb)), answers].sum(), maps[0])
     heat = (weight.mean((2, 3), keepdim=True) * maps[0]).sum(1).relu()
@@ -406,12 +443,13 @@ def name_it(file,     # a path, or an open binary file
            ):         # a matplotlib Figure
     "The middle square of a picture, and the model's five best answers."
     import matplotlib.pyplot as plt
+    from PIL import Image
 
     from coursekit.images import decode
 
     try:
         image = decode(file, side)
-    except (OSError, ValueError, SyntaxError) as e:  # as Pillow says that a file is no image
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as e:  # as Pillow says that a file is no image, or far too large
         raise CourseError(f"{getattr(file, 'name', file)} can't be read as an image ({e}): a JPEG or PNG file is expected.") from e
     top, left = ((n - side) // 2 for n in image.shape[:2])
     image = image[top:top + side, left:left + side]
@@ -427,9 +465,3 @@ def name_it(file,     # a path, or an open binary file
     right.set(xlim=(0, 1), xlabel="probability")
     plt.close(fig)
     return fig
-
-# %% ../nbs/03_finetune.ipynb #c2946690
-class PerClass(nn.Module):
-    "Binary cross-entropy of each class on its own, for labels (bs,)."
-    def forward(self, logits, yb): # (bs, classes) and (bs,)
-        return nn.functional.binary_cross_entropy_with_logits(logits, nn.functional.one_hot(yb, logits.shape[1]).to(logits.dtype))

@@ -80,7 +80,8 @@ def results(df,                 # as from `ledger`
     if not len(df):
         raise CourseError("There are no runs to show: train one first, or look into the runs folder.")
     if metric not in df:
-        raise CourseError(f"No run has {metric!r}: choose one of {', '.join(c for c in df if df[c].dtype == float)}.")
+        known = ", ".join(c for c in df if df[c].dtype == float)
+        raise CourseError(f"No run has {metric!r}" + (f": choose one of {known}." if known else ", nor any other figure: did all of them fail?"))
     known, rows, reference = references(), [], reference or {}
     if wrong := [key for key in reference.values() if key not in known]:
         raise CourseError(f"There is no reference {wrong[0]!r}: choose one of {', '.join(known)}.")

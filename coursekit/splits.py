@@ -141,12 +141,13 @@ def cifar10(ws,
 def pets(ws,
          size=128,        # pixels of the shortest side
          target="breed",  # breed: 37 classes; species: cat or dog
+         per_class=None,  # (so many training images a breed, so many for test); None: all, at tiny scale (4, 2)
         ) -> Splits:
-    "Oxford-IIIT Pet (Parkhi et al., 2012), aspect kept; at tiny scale 6 images a breed."
+    "Oxford-IIIT Pet (Parkhi et al., 2012), aspect kept."
     folder = dataset_folder(ws, "Oxford-IIIT Pet")
     table, breeds = pet_files(folder)
-    if ws.scale == "tiny":
-        table = first_of_each(table, train=4, test=2)
+    if per_class := per_class or ws.pick(tiny=(4, 2), quick=None, full=None):
+        table = first_of_each(table, *per_class)
     if target == "species":
         classes, table = ["cat", "dog"], [(f, breeds[b][1] - 1, t) for f, b, t in table]
     elif target == "breed":

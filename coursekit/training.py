@@ -3,10 +3,10 @@
 # %% auto #0
 __all__ = ['PRECISIONS', 'SLOTS', 'COPY_EVERY', 'Batches', 'flip', 'shift', 'affine', 'turn', 'colour', 'cutout', 'mixup',
            'best_precision', 'CrossEntropy', 'optimiser', 'write_checkpoint', 'read_checkpoint', 'Fit',
-           'ResumingLearner', 'learner', 'colour_statistics', 'epoch_values', 'record', 'record_failure', 'count_flops',
-           'grid']
+           'ResumingLearner', 'learner', 'colour_statistics', 'epoch_values', 'record', 'count_flops', 'grid']
 
-# %% ../nbs/kit/03_training.ipynb #13693605
+# %% ../nbs/kit/03_training.ipynb #1734cba5
+import gc
 import hashlib
 import io
 import math
@@ -110,9 +110,9 @@ class Batches:
         if xb.dtype == torch.uint8:
             xb = (xb.permute(0, 3, 1, 2).float() / 255 - self.mean) / self.std
         if self.augment:
-            cuda = self.device.type == "cuda"
-            with torch.random.fork_rng(devices=[self.device] if cuda else []):
-                (torch.manual_seed if cuda else torch.default_generator.manual_seed)(_mix(self.seed, self.epoch, i))  # on a CPU the first is slower than the flip
+            seed = torch.default_generator.manual_seed if self.device.type == "cpu" else torch.manual_seed  # the second is slower than a flip on a CPU
+            with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
+                seed(_mix(self.seed, self.epoch, i))
                 for f in self.augment:
                     xb, yb = f(xb, yb)
         return xb, yb
@@ -366,7 +366,7 @@ class Fit:
                     fits(state)
                     found.append((path.name == "final.pt", state["epoch"], state["batch"], len(found), path.name, state))
                 except (CourseError, RuntimeError, KeyError, ValueError, TypeError, EOFError, pickle.UnpicklingError) as e:
-                    print(f"{tidy(path)} can't be used ({str(e).splitlines()[0]}): going on from the one before it.")
+                    print(f"{tidy(path)} can't be used ({str(e).splitlines()[0]}): going on from the one before it, if there is one.")
         if not found:
             return None
         *_, name, state = max(found, key=lambda f: f[:4])
@@ -482,8 +482,7 @@ class ResumingLearner(Learner):
         "Train; the same fit again goes on where it was killed, or gives the finished result."
         if lr is None and self.lr is None:
             raise CourseError("The learning rate is None: give lr=, such as 1e-3, or ask lr_find().")
-        if self._has_no_weights:
-            raise CourseError("This fit was finished before and its weights were not kept, so nothing can follow it: make the learner with keep_weights=True, which trains it again.")
+        self._check_weights()
         self._keeps = not any(isinstance(cb, LRFinder) for cb in ([cbs] if not isinstance(cbs, (list, tuple)) and type(cbs).__name__ != "L" else cbs))
         self._finished, self._pending, self._done, self._spent = False, None, 0, 0.
         torch.manual_seed(self.seed), np.random.seed(self.seed % 2**32), random.seed(self.seed)
@@ -508,6 +507,15 @@ class ResumingLearner(Learner):
             self.place.finish(state if self.keep_weights else state | {"model": None, "opt": None})
             if self.seconds > 30:
                 print(f"trained in {_words(self.seconds)}")
+
+    def _check_weights(self):
+        "Fail in words where the weights of a finished fit are wanted that were not kept."
+        if self._has_no_weights:
+            raise CourseError("This fit was finished before and its weights were not kept: make the learner with keep_weights=True, which trains it again.")
+
+    def _do_epoch_validate(self, *args, **kwargs):
+        self._check_weights()  # fastai comes by here for predictions too
+        super()._do_epoch_validate(*args, **kwargs)
 
     def _do_fit(self):
         if not self._keeps:
@@ -640,6 +648,7 @@ class ResumingLearner(Learner):
 
     def _restore(self, state):
         "Put a kept state back."
+        self.model.was_fitted = True
         if state["model"]:
             self.model.load_state_dict(state["model"])
             _set_optimizer_state(self.opt, state["opt"])
@@ -750,7 +759,7 @@ def learner(splits,          # as from `coursekit.data`
             loss_func=None,  # None: cross-entropy
             precision=None,  # 'fp32', 'fp16' or 'bf16'; None: the fastest that the hardware has
             seed=None,       # None: the workspace's
-               fresh=False,     # True trains anew what was finished or cut off before
+            fresh=False,     # True trains anew what was finished or cut off before
             keep_weights=True, # False keeps only the history of a finished fit, where many large models are compared
             **kwargs,        # more of fastai's Learner: cbs, splitter, train_bn, ...
            ) -> ResumingLearner:
@@ -821,11 +830,14 @@ def record(learn,     # a learner that was fitted
         "seconds": round(learn.seconds, 1), **learn.circumstances, "test_looks": looks(learn.ws, splits)}, learn.ws)
 
 
-def record_failure(why, ws, splits, name, recipe, seed, config=None): # the path of the record
-    "Note a run that failed, unless the ledger has its finished one."
+def _note_failure(why, ws, splits, name, recipe, seed, config):
+    "Put a run that failed into the ledger, unless that has its finished one."
     from coursekit.ledger import write_record
 
-    return write_record({**_what(ws, splits, name, recipe, seed, config), "final": {}, "failed": why}, ws)
+    try:
+        write_record({**_what(ws, splits, name, recipe, seed, config), "final": {}, "failed": why}, ws)
+    except CourseError as e:  # a full disk must not end the other runs too
+        print(f"This could not be put into the ledger: {e}")
 
 
 def _what(ws, splits, name, recipe, seed, config):
@@ -870,7 +882,7 @@ def grid(train,          # function (seed=..., **configuration) -> a fitted lear
         status = "failed" if why else "finished"
         rows.append((name, seed, status, why))
         if why:
-            record_failure(why, ws, splits, name, recipe, seed, configurations[name])
+            _note_failure(why, ws, splits, name, recipe, seed, configurations[name])
         left = (time.monotonic() - began) / k * (len(todo) - k)
         if why or left > 60 or k == len(todo):  # a line for each run only where runs are long
             print(f"{k} of {len(todo)}: {name}, seed {seed}: {status}{': ' + why if why else ''}" + (f"; about {_words(left)} left" if left > 10 else ""))
@@ -889,6 +901,7 @@ def _run_one(train, configuration, splits, name, seed, recipe, n_threads):
         return f"{type(e).__name__}: {str(e).splitlines()[0] if str(e) else 'no reason given'}"
     finally:
         torch.set_num_threads(before)
+        gc.collect()  # learners and callbacks hold each other, and their images
     return ""
 
 

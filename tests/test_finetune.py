@@ -6,9 +6,10 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from fastai.callback.core import Callback
 from PIL import Image
 from torch import nn
-from torchvision.models import get_model
+from torchvision.models import SwinTransformer, get_model
 
 from coursekit import finetune
 from coursekit.data import pets, squares
@@ -85,13 +86,56 @@ def test_the_four_cases_of_batch_norm(affine, statistics, pre, ws):
     assert "layer4.0.conv1.weight" in moved and "fc.weight" in moved and "layer3.0.conv1.weight" not in moved
 
 
-def test_gradual_unfreezing_frees_one_stage_an_epoch(pre, ws):
-    learn = finetuned(pre, made(), ws, 3, gradual=True)
-    free, freeze = [], learn.freeze_to
-    learn.freeze_to = lambda n: (freeze(n), free.append({name for name, g in zip(stages(learn.model), stage_parameters(learn.model)) if g[0].requires_grad}))
+class Free(Callback):
+    "Notes at each batch which stages are free, how many parameters the optimizer remembers, and which norms are."
+    order = 50
+
+    def before_fit(self):
+        self.seen = []
+
+    def before_batch(self):
+        model = self.learn.model
+        free = {name for name, g in zip(stages(model), stage_parameters(model)) if any(p.requires_grad for p in g if p.ndim > 1)}
+        self.seen.append((free, len(self.opt.opt.state), any(m.weight.requires_grad for m in model.modules() if isinstance(m, nn.BatchNorm2d))))
+
+
+def test_gradual_unfreezing_frees_one_stage_an_epoch_and_the_optimizer_forgets_nothing(pre, ws):
+    notes = Free()
+    learn = finetuned(pre, made(), ws, 3, gradual=True, cbs=notes, bs=30, keep_weights=False)
     with learn.no_bar(), learn.no_logging():
         learn.fit(4, 1e-3)
-    assert free == [{"fc"}, {"layer4", "fc"}, {"layer3", "layer4", "fc"}, {"layer3", "layer4", "fc"}]
+    free, moments, _ = zip(*[n for k, n in enumerate(notes.seen) if k % 2 == 0])  # each epoch is a batch of training and one of validation
+    assert list(free) == [{"fc"}, {"layer4", "fc"}, {"layer3", "layer4", "fc"}, {"layer3", "layer4", "fc"}]
+    assert moments[0] == 0 < moments[1] < moments[2] < moments[3]
+
+
+def test_gradual_unfreezing_leaves_the_case_of_batch_norm_as_it_was_asked_for(pre, ws):
+    for affine in False, True:
+        notes = Free()
+        learn = finetuned(pre, made(), ws, 2, gradual=True, batch_norm=(affine, False), cbs=[notes], keep_weights=False)
+        with learn.no_bar(), learn.no_logging():
+            learn.fit(2, 1e-3)
+        assert {n[2] for n in notes.seen} == {affine}
+
+
+def test_callbacks_of_ones_own_do_not_replace_those_that_freeze(pre, ws):
+    learn = finetuned(pre, made(), ws, 1, cbs=Free())
+    assert {"BnFreeze", "Free"} <= {type(cb).__name__ for cb in learn.cbs}
+
+
+def test_the_head_is_one_layer_and_what_is_frozen_drops_nothing(ws):
+    with torch.device("meta"):
+        assert [list(stages(get_model(n, weights=None)))[-1] for n in ("vgg11", "mobilenet_v3_small", "convnext_tiny")] == ["head"] * 3
+    torch.manual_seed(0)
+    small = Pretrained("mobilenet", get_model("mobilenet_v3_small", weights=None, num_classes=5, dropout=0.5).eval(), [0.5] * 3, [0.25] * 3, 224, list("abcde"), math.nan)
+    notes = []
+    learn = finetuned(small, made(), ws, 1, keep_weights=False)
+    learn.model.features[1].register_forward_hook(lambda m, x, y: notes.append(m.training))
+    assert sum(p.requires_grad for p in learn.model.parameters()) == 2, "weights and bias of the last layer"
+    assert any(type(cb).__name__ == "EvalFrozen" for cb in learn.cbs)
+    with learn.no_bar(), learn.no_logging():
+        learn.fit(1, 1e-3)
+    assert notes and not any(notes)
 
 
 def test_a_new_head_leaves_the_network_that_it_came_from_alone(pre):
@@ -148,12 +192,18 @@ def test_a_torn_or_stale_cache_is_said_and_made_again(harm, says, pre, place, ca
 
 
 def test_what_the_cache_depends_on(pre, place):
+    from dataclasses import replace
+    few = replace(made(), images=made().images[:48], labels=made().labels[:48])  # cut by hand: the fingerprint is still that of all
+    assert cached_features(pre, few, place).images.shape == (48, 512)
+    assert not np.allclose(cached_features(replace(pre, std=[0.3] * 3), made(), place).images, cached_features(pre, made(), place).images)
+    with pytest.raises(CourseError, match="1 views and 1 augmentations"):
+        cached_features(pre, made(), place, augment=[flip])
     other = Pretrained("resnet18", with_head(pre.model, 5, seed=3), pre.mean, pre.std, 224, pre.categories, pre.accuracy)
     with torch.no_grad():
         other.model.layer1[0].conv1.weight[0, 0, 0, 0] += 1e-3
     for p, s, kwargs in (pre, made(), {}), (pre, made(side=40), {}), (pre, made(n=63), {}), (other, made(), {}), (pre, made(), {"views": 2, "augment": [flip]}):
         cached_features(p, s, place, **kwargs)
-    assert len(list((place.local / "features").iterdir())) == 5
+    assert len(list((place.local / "features").iterdir())) == 7
 
 
 def test_views_differ_and_the_first_is_the_image_as_it_is(pre, ws):
@@ -194,6 +244,10 @@ def test_compare_pairs_by_seed_and_widens_for_folds():
     plain, wide = compare(runs).set_index("run"), compare(runs, share=0.25).set_index("run")
     assert plain.loc["b", "difference"] == pytest.approx(0.0508) and plain.loc["b", "± of it"] < 0.01 < plain.loc["b", "±"]
     assert wide.loc["b", "±"] / plain.loc["b", "±"] == pytest.approx(math.sqrt(0.45 / 0.2))
+    by_run = compare(runs, share={"a": 0.25, "b": 1.}).set_index("run")["±"]
+    assert by_run["a"] == pytest.approx(wide.loc["a", "±"]) and by_run["b"] > wide.loc["b", "±"]
+    with pytest.raises(CourseError, match="no runs with 'accuracy'"):
+        compare(runs[:0])
     assert np.isnan(compare(runs[runs.seed < 2])["±"]).all() and compare(runs[::-1].reset_index(drop=True)).loc[0, "run"] == "b"
 
 
@@ -236,8 +290,11 @@ def test_grad_cam_finds_what_spoke_for_the_answer():
     heat, probabilities = grad_cam(model, xb, bright)
     assert heat.shape == (2, 8, 8) and heat[0].argmax() == 2 * 8 + 5 and heat.max() == 1 and torch.allclose(probabilities.sum(1), torch.ones(2))
     assert grad_cam(model, xb, bright, [1, 1])[0].max() == 0, "what speaks for one answer does not speak for the other"
-    with pytest.raises(CourseError, match="Grad-CAM needs a map"):
+    with pytest.raises(CourseError, match="Grad-CAM needs a square map"):
         grad_cam(model, xb, head)
+    swin = SwinTransformer(patch_size=[4, 4], embed_dim=24, depths=[1, 1], num_heads=[2, 2], window_size=[4, 4], num_classes=2)
+    with pytest.raises(CourseError, match="of a convolutional network"):
+        grad_cam(swin, torch.rand(1, 3, 96, 96), swin.features[-1])
 
 
 def test_a_picture_of_ones_own(pre, tmp_path):
@@ -261,7 +318,7 @@ def test_no_weights_and_no_network(ws, monkeypatch):
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(ws.local / "torch"))
     with pytest.raises(CourseError, match="scale 'tiny' downloads nothing: download https.*resnet18-f37072fd.pth .* put it into"):
         pretrained("resnet18", ws)
-    monkeypatch.setattr(torch.hub, "load_state_dict_from_url", lambda *a, **k: (_ for _ in ()).throw(OSError("no route to host")))
+    monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", lambda *a, **k: (_ for _ in ()).throw(OSError("no route to host")))
     with pytest.raises(CourseError, match="could not be downloaded .no route to host.*put it into .* Scale 'tiny' needs none"):
         pretrained("resnet18", replace(ws, scale="quick"))
 
@@ -306,8 +363,9 @@ def test_a_fit_that_keeps_no_weights_is_known_and_nothing_can_follow_it(pre, ws,
     first, again = fit(False), fit(False)
     assert "its history is loaded" in capsys.readouterr().out and again.recorder.values == first.recorder.values
     assert sum(f.stat().st_size for f in again.place.kept.iterdir()) < 1e6 < 4 * sum(p.numel() for p in pre.model.parameters())
-    with pytest.raises(CourseError, match="weights were not kept"):
-        again.fit(1, 1e-3)
+    for ask in (lambda: again.fit(1, 1e-3)), again.get_preds, again.validate:
+        with pytest.raises(CourseError, match="weights were not kept"):
+            ask()
     whole = fit(True)
     assert "nothing is trained" not in capsys.readouterr().out and whole.recorder.values == first.recorder.values, "asked for weights, it trains again"
     fit(False)
