@@ -2,7 +2,9 @@
 
 # %% auto #0
 __all__ = ['UNKNOWN', 'read_text', 'strip_gutenberg', 'Text', 'split_text', 'shakespeare', 'dickinson', 'python_source',
-           'text_file', 'CharModel', 'Streams', 'NextCharacter', 'Carry', 'text_learner']
+           'text_file', 'CharModel', 'Streams', 'NextCharacter', 'Carry', 'text_learner', 'char_losses', 'windows',
+           'nucleus', 'top_k', 'stream', 'generate', 'samples_side_by_side', 'words_of', 'word_lists', 'spelling',
+           'repetition', 'copied', 'quality', 'probability_strip', 'final_loss', 'writer']
 
 # %% ../nbs/05_text.ipynb #9c7a4476
 import hashlib
@@ -291,3 +293,201 @@ def text_learner(text,            # as from `shakespeare` or `text_file`
     sets = Streams(text.train, bs, seq_len, shuffle, seed, ws.device), Streams(text.valid, max(1, bs // 8), seq_len, device=ws.device)
     return ResumingLearner(DataLoaders(*sets, device=torch.device(ws.device)), model.to(ws.device), ws, precision, seed, fresh, lr=lr, opt_func=opt or optimiser("AdamW"),
                            loss_func=NextCharacter(), metrics=accuracy, about=(text.fingerprint,), cbs=[Carry(), GradientClip(clip), *cbs], **kwargs)
+
+# %% ../nbs/05_text.ipynb #4ba3af12
+def char_losses(model,
+                rows, # numbers of characters, shape (rows, n + 1), or (n + 1,) for one row
+               ):     # nats, shape (rows, n)
+    "The loss of each character but the first of a row, the state carried along the row."
+    rows, device = torch.as_tensor(np.array(rows, np.int64, ndmin=2)), model.out.weight.device
+    step, state, out = max(1, 65536 // len(rows)), None, []
+    model.eval()
+    for i in range(0, rows.shape[1] - 1, step):
+        part = rows[:, i:i + step + 1].to(device)
+        with torch.no_grad():
+            logits, state = model(part[:, :-1], state)
+        out.append(nn.functional.cross_entropy(logits.float().flatten(0, 1), part[:, 1:].flatten(), reduction="none").view(len(part), -1).cpu())
+    return torch.cat(out, 1).numpy()
+
+
+def windows(ids, size): # int64, shape (n, size + 1)
+    "Pieces of `size` characters, each with the one that follows, which begins the next piece."
+    if len(ids) <= size:
+        raise CourseError(f"There are {len(ids):,} characters and a window takes {size:,} and one more: take smaller windows or a longer text.")
+    return np.lib.stride_tricks.sliding_window_view(ids, size + 1)[::size]
+
+# %% ../nbs/05_text.ipynb #f15aff84
+def nucleus(logits, # unnormalised scores, shape (..., n_chars)
+            p=0.9,  # from above 0 to 1
+           ):       # logits with all other characters at -inf, same shape
+    "Keep the smallest set of characters whose probability reaches `p` (Holtzman et al., 2020)."
+    if not 0 < p <= 1:
+        raise CourseError(f"p is {p}: a probability above 0 and at most 1 is expected, such as 0.9.")
+    if p == 1:
+        return logits
+    probs, order = logits.double().softmax(-1).sort(descending=True, stable=True)
+    before = probs.cumsum(-1) - probs  # what the likelier ones have together
+    return logits.masked_fill(torch.zeros_like(order, dtype=torch.bool).scatter(-1, order, before >= p), -torch.inf)
+
+
+def top_k(logits, # unnormalised scores, shape (..., n_chars)
+          k=1,    # 1: greedy
+         ):       # logits with all other characters at -inf, same shape
+    "Keep the `k` likeliest characters."
+    if not isinstance(k, int) or k < 1:
+        raise CourseError(f"k is {k}: a whole number above 0 is expected.")
+    best = logits.topk(min(k, logits.shape[-1]), -1).indices
+    return logits.masked_fill(torch.ones_like(logits, dtype=torch.bool).scatter(-1, best, False), -torch.inf)
+
+# %% ../nbs/05_text.ipynb #35f20ae5
+def stream(model, text,
+           prompt="\n",    # what was written before
+           temperature=1., # above 0
+           keep=None,      # function from scores to scores, such as partial(nucleus, p=0.9); None: all characters
+           n_samples=1,    # written side by side
+           seed=0,
+          ):               # yields strings of n_samples characters, the next one of each sample, without end
+    "Write, character by character."
+    if not temperature > 0:
+        raise CourseError(f"The temperature is {temperature}: a number above 0 is expected; keep=top_k writes the likeliest character each time.")
+    ids = text.encode(prompt or "\n")
+    if strange := sorted({c for c, i in zip(prompt or "\n", ids) if i == 0}):
+        print(f"{', '.join(map(repr, strange))} of the prompt is not in {text.title} and is read as the unknown mark.")
+    device, random = model.out.weight.device, torch.Generator().manual_seed(seed)
+    x, state = torch.as_tensor(ids, device=device).repeat(n_samples, 1), None
+    model.eval()
+    while True:
+        with torch.no_grad():
+            logits, state = model(x, state)
+        logits = logits[:, -1].double().cpu() / temperature
+        logits[:, 0] = -torch.inf  # the unknown mark is read, never written
+        x = torch.multinomial((keep(logits) if keep else logits).softmax(-1), 1, generator=random).to(device)
+        yield text.decode(x[:, 0].tolist())
+
+
+def generate(model, text, prompt="\n",
+             n=500,  # characters
+             temperature=1., keep=None, n_samples=1, seed=0,
+            ):       # a list of n_samples strings, without the prompt
+    "Write `n` characters; the arguments are those of `stream`."
+    return ["".join(sample) for sample in zip(*islice(stream(model, text, prompt, temperature, keep, n_samples, seed), n))]
+
+
+def samples_side_by_side(samples, # {heading: text}
+                         title):
+    "Show samples in columns."
+    import html
+
+    from IPython.display import display
+
+    head = "".join(f"<th style='text-align:left'>{html.escape(name)}</th>" for name in samples)
+    body = "".join(f"<td style='text-align:left; vertical-align:top'><pre style='white-space:pre-wrap'>{html.escape(s)}</pre></td>" for s in samples.values())
+    plain = "\n\n".join(f"--- {name}\n{s}" for name, s in samples.items())
+    display({"text/html": f"<table><caption>{html.escape(title)}</caption><tr>{head}</tr><tr>{body}</tr></table>", "text/plain": f"{title}\n\n{plain}"}, raw=True)
+
+# %% ../nbs/05_text.ipynb #75c99b84
+def words_of(string): # a list of strings
+    "The words in small letters; an apostrophe inside belongs to a word."
+    return re.findall(r"[^\W\d_]+(?:'[^\W\d_]+)*", string.lower())
+
+
+def word_lists(text): # {"own words": a set, and "English" where pyspellchecker is installed}
+    "What counts as spelt right: the words of the training part, and a maintained list of English words."
+    lists = {"own words": set(words_of(text.decode(text.train)))}
+    try:
+        from spellchecker import SpellChecker
+    except ImportError:
+        print("There is no list of English words here (pip install pyspellchecker): spelling is judged by the words of the training part alone.")
+        return lists
+    return lists | {"English": set(SpellChecker(language="en").word_frequency.words())}
+
+
+def spelling(samples, known): # a share, nan without a word
+    "The share of all words in `samples` that are in the set `known`; the last word of a sample may be cut off and does not count."
+    words = [w for s in samples for w in words_of(s)[:-1]]
+    return sum(w in known for w in words) / len(words) if words else float("nan")
+
+
+def repetition(sample, n=4): # a share, nan where there are fewer than n words
+    "The share of phrases of `n` words that came before in the same sample (Welleck et al., 2020)."
+    words = words_of(sample)
+    phrases = list(zip(*(words[i:] for i in range(n))))
+    return 1 - len(set(phrases)) / len(phrases) if phrases else float("nan")
+
+
+def copied(samples, source, n=30): # a share of characters
+    "How much of `samples` lies in passages of `n` or more characters that stand in `source` too."
+    there, hit, total = {source[i:i + n] for i in range(len(source) - n + 1)}, 0, 0
+    for s in samples:
+        marks = np.zeros(len(s), bool)
+        for i in range(len(s) - n + 1):
+            if s[i:i + n] in there:
+                marks[i:i + n] = True
+        hit, total = hit + marks.sum(), total + len(s)
+    return hit / total if total else float("nan")
+
+
+def quality(samples, # strings of the same length
+            text, model,
+            lists,   # as from `word_lists`
+           ):        # dict: a share of words spelt right for each list, repetition, copied, nats
+    "The measures of generated text, all of them with real text beside it to compare."
+    return {**{f"spelt right ({name})": spelling(samples, known) for name, known in lists.items()}, "repetition": float(np.nanmean([repetition(s) for s in samples])),
+            "copied": copied(samples, text.decode(text.train)), "nats": float(char_losses(model, np.stack([text.encode(s) for s in samples])).mean())}
+
+# %% ../nbs/05_text.ipynb #bb25e70c
+def probability_strip(model, text, string, per_row=60): # a matplotlib Figure
+    "A passage, each character coloured by the probability that the model gave it after those before."
+    import matplotlib.pyplot as plt
+
+    probs = np.exp(-char_losses(model, text.encode(string)))[0]
+    shown, n_rows = string[1:], -(-len(probs) // per_row)
+    cells = np.full((n_rows, per_row), np.nan)
+    cells.flat[:len(probs)] = probs
+    fig, ax = plt.subplots(figsize=(10, 0.27 * n_rows + 0.9), layout="constrained")
+    image = ax.imshow(cells, cmap="Blues", vmin=0, vmax=1, aspect="auto")
+    for i, (c, p) in enumerate(zip(shown, probs)):
+        ax.text(i % per_row, i // per_row, {"\n": "↵"}.get(c, c), ha="center", va="center", fontsize=8, family="monospace", color="white" if p > 0.6 else "black")
+    ax.axis("off")
+    fig.colorbar(image, label="probability", aspect=8)
+    ax.set_title(f"{text.title}: how probable the network thought each character", fontsize=10)
+    plt.close(fig)
+    return fig
+
+# %% ../nbs/05_text.ipynb #8a063272
+def final_loss(learn, # a fitted learner
+               text,
+              ):      # dict: nats, bits, perplexity, n, looks
+    "The loss on the test part, the state carried through it; the look is noted in the runs folder, with how many there have been."
+    from coursekit.ledger import look
+
+    if len(text.test) < 2:
+        raise CourseError(f"{text.title} was cut without a test part: cut it with parts=(0.8, 0.1, 0.1), or report the validation loss as what it is.")
+    nats = float(char_losses(learn.model, text.test).mean())
+    return {"nats": nats, "bits": nats / np.log(2), "perplexity": float(np.exp(nats)), "n": len(text.test) - 1, "looks": look(learn.ws, text, f"seed {learn.seed}")}
+
+# %% ../nbs/05_text.ipynb #2b8ac44c
+def writer(model, text,
+           n=400, # characters
+          ):      # an ipywidgets box
+    "A prompt, temperature, p and seed, and a button that writes, character by character."
+    import html
+
+    import ipywidgets as widgets
+
+    prompt = widgets.Text(value="The ", description="prompt")
+    temperature = widgets.FloatSlider(value=0.8, min=0.1, max=2, step=0.1, description="temperature")
+    p = widgets.FloatSlider(value=0.95, min=0.05, max=1, step=0.05, description="p")
+    seed = widgets.BoundedIntText(value=0, min=0, max=10**6, description="seed")
+    button, out = widgets.Button(description="write"), widgets.HTML()
+
+    def write(_):
+        "Show the text as it grows."
+        written = prompt.value
+        for i, c in enumerate(islice(stream(model, text, prompt.value, temperature.value, partial(nucleus, p=p.value), seed=seed.value), n), 1):
+            written += c
+            if i % 10 == 0 or i == n:
+                out.value = f"<pre style='white-space:pre-wrap'>{html.escape(written)}</pre>"
+
+    button.on_click(write)
+    return widgets.VBox([prompt, widgets.HBox([temperature, p]), widgets.HBox([seed, button]), out])
