@@ -3,8 +3,8 @@
 # %% auto #0
 __all__ = ['UNKNOWN', 'TINY', 'read_text', 'strip_gutenberg', 'Text', 'split_text', 'shakespeare', 'dickinson', 'python_source',
            'text_file', 'CharModel', 'Streams', 'NextCharacter', 'Carry', 'text_learner', 'char_losses', 'windows',
-           'nucleus', 'top_k', 'stream', 'generate', 'samples_side_by_side', 'words_of', 'word_lists', 'spelling',
-           'repetition', 'copied', 'quality', 'probability_strip', 'final_loss', 'writer']
+           'nucleus', 'top_k', 'stream', 'generate', 'samples_side_by_side', 'writer', 'words_of', 'word_lists',
+           'spelling', 'repetition', 'copied', 'quality', 'final_loss', 'probability_strip']
 
 # %% ../nbs/05_text.ipynb #9c7a4476
 import hashlib
@@ -55,7 +55,7 @@ def strip_gutenberg(text): # a string
     start, end = (re.search(mark.format(word), text, re.S) for word in ("START", "END"))
     return text[start.end() if start else 0:end.start() if end else len(text)].strip("\n") + "\n"
 
-# %% ../nbs/05_text.ipynb #2d1ea05a
+
 UNKNOWN = "\ufffd"  # stands for every character that the training part does not have
 
 
@@ -114,8 +114,8 @@ def split_text(name, string,
     fingerprint = hashlib.sha256(f"{a} {b} {string}".encode("utf-8", "surrogatepass")).hexdigest()[:12]
     return Text(name, chars, ids[:a], ids[a:b], ids[b:], fingerprint, stand_in, whole or n)
 
-# %% ../nbs/05_text.ipynb #9f7898f5
-TINY = 40_000  # characters of a text at tiny scale
+
+TINY = 30_000  # characters of a text at tiny scale
 
 
 def shakespeare(ws, parts=(0.8, 0.1, 0.1)) -> Text:
@@ -388,6 +388,32 @@ def samples_side_by_side(samples, # {heading: text}
     plain = "\n\n".join(f"--- {name}\n{s}" for name, s in samples.items())
     display({"text/html": f"<table><caption>{html.escape(title)}</caption><tr>{head}</tr><tr>{body}</tr></table>", "text/plain": f"{title}\n\n{plain}"}, raw=True)
 
+
+def writer(model, text,
+           n=400, # characters
+          ):      # an ipywidgets box
+    "A prompt, temperature, p and seed, and a button that writes, character by character."
+    import html
+
+    import ipywidgets as widgets
+
+    prompt = widgets.Text(value="The ", description="prompt")
+    temperature = widgets.FloatSlider(value=0.8, min=0.1, max=2, step=0.1, description="temperature")
+    p = widgets.FloatSlider(value=0.95, min=0.05, max=1, step=0.05, description="p")
+    seed = widgets.BoundedIntText(value=0, min=0, max=10**6, description="seed")
+    button, out = widgets.Button(description="write"), widgets.HTML()
+
+    def write(_):
+        "Show the text as it grows."
+        written = prompt.value
+        for i, c in enumerate(islice(stream(model, text, prompt.value, temperature.value, partial(nucleus, p=p.value), seed=seed.value), n), 1):
+            written += c
+            if i % 10 == 0 or i == n:
+                out.value = f"<pre style='white-space:pre-wrap'>{html.escape(written)}</pre>"
+
+    button.on_click(write)
+    return widgets.VBox([prompt, widgets.HBox([temperature, p]), widgets.HBox([seed, button]), out])
+
 # %% ../nbs/05_text.ipynb #75c99b84
 def words_of(string): # a list of strings
     "The words in small letters; an apostrophe inside belongs to a word."
@@ -438,7 +464,19 @@ def quality(samples, # strings of the same length
     return {**{f"spelt right ({name})": spelling(samples, known) for name, known in lists.items()}, "repetition": repetition(samples),
             "copied": copied(samples, text.decode(text.train)), "nats": float(char_losses(model, np.stack([text.encode(s) for s in samples])).mean())}
 
-# %% ../nbs/05_text.ipynb #bb25e70c
+
+def final_loss(learn, # a fitted learner
+               text,
+              ):      # dict: nats, bits, perplexity, n, looks
+    "The loss on the test part, the state carried through it; the look is noted in the runs folder, with how many there have been."
+    from coursekit.ledger import look
+
+    if len(text.test) < 2:
+        raise CourseError(f"{text.title} was cut without a test part: cut it with parts=(0.8, 0.1, 0.1), or report the validation loss as what it is.")
+    nats = float(char_losses(learn.model, text.test).mean())
+    return {"nats": nats, "bits": nats / np.log(2), "perplexity": float(np.exp(nats)), "n": len(text.test) - 1, "looks": look(learn.ws, text, f"seed {learn.seed}")}
+
+
 def probability_strip(model, text, string, per_row=60): # a matplotlib Figure
     "A passage, each character coloured by the probability that the model gave it after those before."
     import matplotlib.pyplot as plt
@@ -456,41 +494,3 @@ def probability_strip(model, text, string, per_row=60): # a matplotlib Figure
     ax.set_title(f"{text.title}: how probable the network thought each character", fontsize=10)
     plt.close(fig)
     return fig
-
-# %% ../nbs/05_text.ipynb #8a063272
-def final_loss(learn, # a fitted learner
-               text,
-              ):      # dict: nats, bits, perplexity, n, looks
-    "The loss on the test part, the state carried through it; the look is noted in the runs folder, with how many there have been."
-    from coursekit.ledger import look
-
-    if len(text.test) < 2:
-        raise CourseError(f"{text.title} was cut without a test part: cut it with parts=(0.8, 0.1, 0.1), or report the validation loss as what it is.")
-    nats = float(char_losses(learn.model, text.test).mean())
-    return {"nats": nats, "bits": nats / np.log(2), "perplexity": float(np.exp(nats)), "n": len(text.test) - 1, "looks": look(learn.ws, text, f"seed {learn.seed}")}
-
-# %% ../nbs/05_text.ipynb #2b8ac44c
-def writer(model, text,
-           n=400, # characters
-          ):      # an ipywidgets box
-    "A prompt, temperature, p and seed, and a button that writes, character by character."
-    import html
-
-    import ipywidgets as widgets
-
-    prompt = widgets.Text(value="The ", description="prompt")
-    temperature = widgets.FloatSlider(value=0.8, min=0.1, max=2, step=0.1, description="temperature")
-    p = widgets.FloatSlider(value=0.95, min=0.05, max=1, step=0.05, description="p")
-    seed = widgets.BoundedIntText(value=0, min=0, max=10**6, description="seed")
-    button, out = widgets.Button(description="write"), widgets.HTML()
-
-    def write(_):
-        "Show the text as it grows."
-        written = prompt.value
-        for i, c in enumerate(islice(stream(model, text, prompt.value, temperature.value, partial(nucleus, p=p.value), seed=seed.value), n), 1):
-            written += c
-            if i % 10 == 0 or i == n:
-                out.value = f"<pre style='white-space:pre-wrap'>{html.escape(written)}</pre>"
-
-    button.on_click(write)
-    return widgets.VBox([prompt, widgets.HBox([temperature, p]), widgets.HBox([seed, button]), out])

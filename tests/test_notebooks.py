@@ -83,7 +83,6 @@ WRONG = {
     "05_text": [
         (lambda probs, p: {i for i, q in enumerate(probs) if q >= 1 - p}, lambda probs, p: {i for i in range(len(probs)) if sum(q for q in probs if q >= probs[i]) <= p}),
         (lambda kind, n_in, n_hidden: {"RNN": 1, "GRU": 3, "LSTM": 4}[kind] * n_hidden * (n_in + n_hidden + 1), lambda kind, n_in, n_hidden: n_hidden * (n_in + n_hidden + 2)),
-        (lambda nats, n: n * nats / 8, lambda nats, n: n * nats / np.log(2)),
         (lambda: {f"{n} deep": {"n_layers": n, "n_hidden": 64 * n} for n in (1, 2, 3)}, lambda: {f"{n} deep": {"n_layers": n} for n in (1, 2)}),
         (lambda: {"plain": {"n_layers": 3}, "dropout": {"n_layers": 3, "dropout": 0.5}, "norm": {"n_layers": 3, "norm": True}},
          lambda: {f"{n} {d} {norm}": {"n_layers": n, "dropout": d, "norm": norm} for n, d, norm in ((1, 0, False), (3, 0.5, False), (3, 0, True), (3, 0.5, True))}),

@@ -61,7 +61,7 @@ def test_what_the_training_part_does_not_have_is_the_unknown_mark():
 
 def test_texts_at_tiny_scale_say_what_they_are(ws):
     for text in shakespeare(ws), dickinson(ws):
-        assert "stand-in for" in text.title and text.stand_in == "Python's own source" and len(text.train) == 32_000
+        assert "stand-in for" in text.title and text.stand_in == "Python's own source" and len(text.train) == 24_000
     assert len({t.fingerprint for t in (shakespeare(ws), dickinson(ws), python_source(ws))}) == 3 and python_source(ws).title == "Python's standard library"
 
 
@@ -69,7 +69,7 @@ def test_a_part_of_the_real_text_says_so(tmp_path, monkeypatch):
     (tmp_path / "text").mkdir()
     (tmp_path / "text" / "tinyshakespeare.txt").write_text("To be, or not to be.\n" * 5000)
     text = shakespeare(setup("tiny", data=tmp_path))
-    assert text.title == "tiny Shakespeare (40,000 of 105,000 characters)" and not text.stand_in
+    assert text.title == "tiny Shakespeare (30,000 of 105,000 characters)" and not text.stand_in
 
 
 def test_gutenbergs_header_and_licence_are_cut_off(tmp_path):
