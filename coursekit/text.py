@@ -23,7 +23,7 @@ from .fetch import fetch, present
 from .training import CrossEntropy, ResumingLearner, optimiser
 from .workspace import CourseError, tidy
 
-from fastai.callback.core import Callback
+from fastai.callback.core import Callback  # after coursekit.training, which keeps fastai's imports quiet
 from fastai.callback.training import GradientClip
 from fastai.data.core import DataLoaders
 from fastai.metrics import accuracy
