@@ -74,7 +74,7 @@ def bare(model, text, ws):
 
 
 def ours(text, ws, precision=None):
-    "Seconds of one pass with coursekit's learner, with its checkpoints, without validation."
+    "Seconds of one pass with coursekit's learner, with its checkpoints and a validation of two batches."
     learn = text_learner(text, CharModel(len(text.chars), "LSTM", N_HIDDEN, N_LAYERS), ws, BS, SEQ, precision=precision, fresh=True)
     start = time.perf_counter()
     with learn.no_bar(), learn.no_logging():
@@ -122,7 +122,7 @@ def main(rounds=3):
         os.environ |= {"COURSEKIT_RUNS": f"{room}/runs", "COURSEKIT_CACHE": f"{room}/cache"}
         ws = setup("quick")
         text = python_source(ws)
-        text = replace(text, train=text.train[:N_TRAIN], valid=text.valid[:4 * BS * SEQ + 1])
+        text = replace(text, train=text.train[:N_TRAIN], valid=text.valid[:BS * SEQ + 1])
         model = CharModel(len(text.chars), "LSTM", N_HIDDEN, N_LAYERS).to(ws.device)
         print(f"{gpu_name() or cpu_name()}, one thread, medians of {rounds} rounds")
         ways = {"coursekit": lambda: ours(text, ws), "coursekit, fp32": lambda: ours(text, ws, "fp32"), "bare loop, nn.LSTM, fp32": lambda: bare(Fused(len(text.chars)), text, ws),
