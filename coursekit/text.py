@@ -298,7 +298,8 @@ def text_learner(text,            # as from `shakespeare` or `text_file`
     if model.out.out_features != len(text.chars):
         raise CourseError(f"The model has {model.out.out_features} characters and {text.title} has {len(text.chars)}, with the unknown mark: make it with CharModel(len(text.chars), ...).")
     seed = ws.seed if seed is None else seed
-    sets = Streams(text.train, bs, seq_len, shuffle, seed, ws.device), Streams(text.valid, max(1, bs // 8), 4 * seq_len, device=ws.device)
+    train, rows = Streams(text.train, bs, seq_len, shuffle, seed, ws.device), max(1, bs // 8)  # few and long streams, because each begins with an empty state
+    sets = train, Streams(text.valid, rows, min(4 * seq_len, max(1, (len(text.valid) - 1) // rows)), device=ws.device)
     return ResumingLearner(DataLoaders(*sets, device=torch.device(ws.device)), model.to(ws.device), ws, precision, seed, fresh, lr=lr, opt_func=opt or optimiser("AdamW"),
                            loss_func=NextCharacter(), metrics=accuracy, about=(text.fingerprint,), cbs=[Carry(), GradientClip(clip), *cbs], **kwargs)
 

@@ -170,6 +170,13 @@ def test_the_validation_loss_is_that_of_its_characters(ws):
     assert learn.recorder.values[-1][1] == pytest.approx(char_losses(learn.model, text.valid).mean(), abs=1e-5)
 
 
+def test_a_short_text_trains_and_a_shorter_one_is_told(ws):
+    learn = quiet(text_learner(made(2700), model_of(made(2700)), ws), 1, 1e-2)
+    assert len(learn.dls.train) == 2 and learn.recorder.values[-1][1] > 0
+    with pytest.raises(CourseError, match="This part has 1,600 characters and one batch takes 32 x 64"):
+        text_learner(made(2000), model_of(made(2000)), ws)
+
+
 def test_the_gradients_by_hand_are_torchs():
     source = next(c.source for c in read_notebook(ROOT / "nbs" / "05_text.ipynb").cells if "def rnn_by_hand" in c.source)
     space = {"np": np}
