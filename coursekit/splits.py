@@ -36,8 +36,12 @@ class Splits:
         "The name, which says so where this is a stand-in or a part."
         if self.stand_in:
             return f"stand-in for {self.name} ({self.stand_in})"
-        part = self.whole and len(self.images) != self.whole
-        return f"{self.name} ({len(self.images):,} of {self.whole:,} images)" if part else self.name
+        return f"{self.name} ({len(self.images):,} of {self.whole:,} images)" if self.is_part else self.name
+
+    @property
+    def is_part(self):
+        "Whether the whole set is known to have more, or other, images."
+        return bool(self.whole) and len(self.images) != self.whole
 
     def __repr__(self):
         parts = ", ".join(f"{len(getattr(self, p)):,} {p}" for p in ("train", "valid", "test"))

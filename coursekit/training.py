@@ -70,6 +70,15 @@ class Batches:
         return _digest([self.images, self.labels])
 
     @property
+    def decides(self):
+        "What else decides the outcome of a fit on these batches."
+        return [self.bs, self.shuffle, self.mean, self.std, [_describe(f) for f in self.augment]]
+
+    def few(self, n):
+        "The first `n` images as one batch, without augmentation."
+        return self.new(shuffle=False).batch(torch.arange(min(n, len(self.labels))), 0)
+
+    @property
     def dataset(self):
         "What fastai asks for its length."
         return self.labels
@@ -451,8 +460,7 @@ class ResumingLearner(Learner):
         "Every batch of the loader; in a resumed epoch, those that are left."
         self.n_iter = len(self.dl)
         start = self._enter_epoch() if self.training else 0
-        ours = isinstance(self.dl, Batches)
-        for i, b in self.dl.batches(start) if ours else enumerate(self.dl):
+        for i, b in self.dl.batches(start) if hasattr(self.dl, "batches") else enumerate(self.dl):
             self.one_batch(i, b)
             if self.training and self._keeps:
                 self._check_loss(i)
@@ -610,7 +618,7 @@ class ResumingLearner(Learner):
         schedules = {name: [_plain(f(k / 64)) for k in range(65)] for cb in self.cbs if isinstance(cb, ParamScheduler) for name, f in cb.scheds.items()}
         callbacks = [[type(cb).__name__, _arguments(cb)] for cb in self._stateful()]
         train, valid = self.dls.train, self.dls.valid
-        data = [train.digest, valid.digest, train.bs, train.shuffle, train.mean, train.std, [_describe(f) for f in train.augment]]
+        data = [train.digest, valid.digest, *train.decides]
         loss = [type(self.loss_func).__name__, {k: v for k, v in vars(self.loss_func).items() if _is_plain(v)} if hasattr(self.loss_func, "__dict__") else ""]
         opt = [type(getattr(self.opt, "opt", self.opt)).__name__, [dict(h) for h in self.opt.hypers], _optimizer_state(self.opt),
                [p.requires_grad for p in self.model.parameters()]]
@@ -621,7 +629,7 @@ class ResumingLearner(Learner):
         "What a copy of the model, on the CPU, says of one fixed batch, in training and in use; its weights are stirred, lest a layer of zeros hide the others."
         import copy
 
-        model, (xb, yb) = copy.deepcopy(self.model).cpu(), self.dls.valid.new(shuffle=False).batch(torch.arange(min(16, len(self.dls.valid.labels))), 0)
+        model, (xb, yb) = copy.deepcopy(self.model).cpu(), self.dls.valid.few(16)
         out = []
         with torch.random.fork_rng(devices=[]), torch.no_grad():
             torch.manual_seed(0)
@@ -629,7 +637,7 @@ class ResumingLearner(Learner):
                 p += 0.05 * torch.randn(p.shape)
             for mode in False, True:
                 torch.manual_seed(0)
-                out.append(model.train(mode)(xb.cpu()).float())
+                out.append(_scores(model.train(mode)(xb.cpu())))
         return out
 
     def _state(self, epoch, batch):
@@ -694,15 +702,20 @@ class ResumingLearner(Learner):
             try:
                 self.opt.zero_grad()
                 torch.cuda.empty_cache()
-                xb, yb = self.dls.train.batch(torch.arange(min(bs, len(self.dls.train.labels))), 0)
+                xb, yb = self.dls.train.few(bs)
                 with self._autocast():
-                    loss = self.loss_func(self.model(xb).float(), yb)
+                    loss = self.loss_func(_scores(self.model(xb)), yb)
                 loss.backward()
                 self.opt.zero_grad()
-                return f"The GPU's memory is too small for batches of {self.dls.train.bs}; {bs} was tried and fits: take bs={bs}, smaller images or a smaller model."
+                return f"The GPU's memory is too small for batches of {self.dls.train.bs}; {bs} was tried and fits: take bs={bs}, smaller inputs or a smaller model."
             except torch.OutOfMemoryError:
                 continue
-        return "The GPU's memory is too small for even one image: take smaller images or a smaller model, or restart the runtime if something else holds it."
+        return "The GPU's memory is too small for even one example: take smaller inputs or a smaller model, or restart the runtime if something else holds it."
+
+
+def _scores(out):
+    "A model's scores, in full precision; the first of what it gives where that is several, such as scores and a state."
+    return (out[0] if isinstance(out, tuple) else out).float()
 
 
 def _words(seconds):
@@ -797,7 +810,7 @@ def _check_outputs(model, dl, n_classes):
     "Fail in words where the model's outputs do not fit the classes."
     training = model.training
     with torch.no_grad():
-        out = model.eval()(dl.batch(torch.arange(min(2, len(dl.labels))), 0)[0])
+        out = model.eval()(dl.few(2)[0])
     model.train(training)
     if out.ndim != 2 or out.shape[1] != n_classes:
         raise CourseError(f"The model gives outputs of shape {tuple(out.shape)} for {min(2, len(dl.labels))} images and there are {n_classes} classes: "
@@ -843,18 +856,21 @@ def _note_failure(why, ws, splits, name, recipe, seed, config):
 def _what(ws, splits, name, recipe, seed, config):
     "The part of a record that says which run it is."
     data = {"title": splits.title, "fingerprint": splits.fingerprint, "stand_in": bool(splits.stand_in), "train": len(splits.train), "valid": len(splits.valid),
-            "part": bool(splits.whole) and len(splits.images) != splits.whole}
+            "part": splits.is_part}
     return {"name": name, "config": config or {}, "seed": seed, "recipe": recipe, "scale": ws.scale, "data": data}
 
 
 def count_flops(model, batches): # floating-point operations
-    "Of one image through the model, forward (torch's own counter; a multiplication and an addition are two)."
+    "Of one example through the model, forward (torch's own counter; a multiplication and an addition are two)."
     from torch.utils.flop_counter import FlopCounterMode
 
     training = model.training
-    xb, _ = batches.batch(torch.arange(1), 0)
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
-        model.eval()(xb)
+    xb, _ = batches.few(1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of settings for other hardware
+        # without the fused kernels, because the counter takes a fused LSTM for nothing
+        with torch.backends.mkldnn.flags(enabled=False), torch.backends.cudnn.flags(enabled=False), FlopCounterMode(display=False) as counter, torch.no_grad():
+            model.eval()(xb)
     model.train(training)
     return counter.get_total_flops()
 

@@ -92,6 +92,13 @@ WRONG = {
         (lambda before, after, head: sorted(k for k in before if k.endswith(("weight", "bias")) and not k.startswith(head) and not torch.equal(before[k], after[k])),
          lambda before, after, head: sorted(k for k in before if not k.startswith(head) and not torch.equal(before[k], after[k]))),
     ],
+    "05_text": [
+        (lambda probs, p: {i for i, q in enumerate(probs) if q >= 1 - p}, lambda probs, p: {i for i in range(len(probs)) if sum(q for q in probs if q >= probs[i]) <= p}),
+        (lambda kind, n_in, n_hidden: {"RNN": 1, "GRU": 3, "LSTM": 4}[kind] * n_hidden * (n_in + n_hidden + 1), lambda kind, n_in, n_hidden: n_hidden * (n_in + n_hidden + 2)),
+        (lambda: {f"{n} deep": {"n_layers": n, "n_hidden": 64 * n} for n in (1, 2, 3)}, lambda: {f"{n} deep": {"n_layers": n} for n in (1, 2)}),
+        (lambda: {"plain": {"n_layers": 3}, "dropout": {"n_layers": 3, "dropout": 0.5}, "norm": {"n_layers": 3, "norm": True}},
+         lambda: {f"{n} {d} {norm}": {"n_layers": n, "dropout": d, "norm": norm} for n, d, norm in ((1, 0, False), (3, 0.5, False), (3, 0, True), (3, 0.5, True))}),
+    ],
     "06_functions": [(lambda n_in, depth, most: most // (n_in + 2), lambda n_in, depth, most: max(1, int((most / depth) ** 0.5)))],
 }
 
@@ -107,7 +114,7 @@ def lesson_03(ws):
 
 @pytest.mark.parametrize("path", LESSONS, ids=names)
 def test_the_checks_of_exercises_can_fail(path, ws):
-    space = {"ws": ws, "np": np, "pd": pd, "table": catalogue(), "parts_of": parts_of, "show_table": show_table, "interval": interval, "mlp": mlp, "nn": nn}
+    space = {"ws": ws, "np": np, "pd": pd, "table": catalogue(), "parts_of": parts_of, "show_table": show_table, "interval": interval, "mlp": mlp, "nn": nn, "n_hidden": 8, "extensions": False}
     if path.stem == "01_data":
         space |= {"cifar": cifar10(ws), "pairs": near_duplicates(cifar10(ws))}
     if path.stem == "03_finetune":

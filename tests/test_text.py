@@ -1,0 +1,452 @@
+"Text: reading and cutting, streams with a carried state, kills, sampling and measures, each against something known."
+import os
+import random
+import signal
+import subprocess
+import sys
+from itertools import islice
+
+import numpy as np
+import pytest
+import torch
+from conftest import ROOT
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from coursekit import text as lesson
+from coursekit.course import read_notebook
+from coursekit.ledger import ledger, references, results
+from coursekit.text import (CharModel, Streams, char_losses, copied, dickinson, final_loss, generate, nucleus, probability_strip, python_source, quality, read_text, repetition, samples_side_by_side, shakespeare,
+                            spelling, split_text, stream, strip_gutenberg, text_file, text_learner, top_k, windows, word_lists, words_of, writer)
+from coursekit.training import count_flops, grid, record
+from coursekit.workspace import CourseError, setup
+
+torch.set_num_threads(1)
+
+
+def made(n=6000):
+    "Sentences of few words."
+    rng, words = np.random.default_rng(0), "the cat sat on a mat and saw the sea".split()
+    return split_text("made", " ".join(rng.choice(words, n))[:n])
+
+
+def model_of(text, kind="LSTM", n_hidden=16, **kwargs):
+    torch.manual_seed(0)
+    return CharModel(len(text.chars), kind, n_hidden, **kwargs)
+
+
+def quiet(learn, *args, **kwargs):
+    with learn.no_bar(), learn.no_logging():
+        learn.fit_one_cycle(*args, **kwargs)
+    return learn
+
+
+# Texts
+
+def test_the_parts_do_not_overlap_and_are_the_whole():
+    string = "".join(random.Random(0).choices("abcdefgh \n", k=1003))
+    text = split_text("x", string)
+    assert text.decode(text.train) + text.decode(text.valid) + text.decode(text.test) == string
+    assert [len(p) for p in (text.train, text.valid, text.test)] == [802, 100, 101] and text.title == "x"
+    customary = split_text("x", string, (0.9, 0.1, 0))
+    assert len(customary.train) == int(0.9 * 1003) and len(customary.test) == 0 and customary.fingerprint != text.fingerprint
+    assert split_text("x", string[::-1]).fingerprint != text.fingerprint
+
+
+def test_what_the_training_part_does_not_have_is_the_unknown_mark():
+    text = split_text("x", "ab" * 425 + "é" * 150)
+    assert text.chars == ["\ufffd", "a", "b"] and (text.valid[-1], text.encode("aéb").tolist()) == (0, [1, 0, 2]) and text.decode([0]) == "\ufffd"
+
+
+def test_texts_at_tiny_scale_say_what_they_are(ws):
+    for text in shakespeare(ws), dickinson(ws):
+        assert "stand-in for" in text.title and text.stand_in == "Python's own source" and len(text.train) == 24_000
+    assert len({t.fingerprint for t in (shakespeare(ws), dickinson(ws), python_source(ws))}) == 3 and python_source(ws).title == "Python's standard library"
+
+
+def test_a_part_of_the_real_text_says_so(tmp_path, monkeypatch):
+    (tmp_path / "text").mkdir()
+    (tmp_path / "text" / "tinyshakespeare.txt").write_text("To be, or not to be.\n" * 5000)
+    text = shakespeare(setup("tiny", data=tmp_path))
+    assert text.title == "tiny Shakespeare (30,000 of 105,000 characters)" and not text.stand_in
+
+
+def test_gutenbergs_header_and_licence_are_cut_off(tmp_path):
+    book = "\ufeffThe Project Gutenberg eBook of X\r\n*** START OF THE PROJECT GUTENBERG EBOOK X,\r\nAND Y ***\r\n\r\nA poem.\r\n\r\n*** END OF THE PROJECT GUTENBERG EBOOK X ***\r\nlicence"
+    (tmp_path / "x.txt").write_bytes(book.encode())
+    assert read_text(tmp_path / "x.txt") == "A poem.\n" and strip_gutenberg("A poem.") == "A poem.\n"
+    assert strip_gutenberg("***START OF THIS PROJECT GUTENBERG EBOOK X***\nA\n***END OF THIS PROJECT GUTENBERG EBOOK X***") == "A\n"
+
+
+@pytest.mark.parametrize("make, says", [
+    (lambda p: read_text(p / "none.txt"), "can't be read .No such file.*give the path of a text file"),
+    (lambda p: read_text(p), "can't be read .Is a directory"),
+    (lambda p: read_text(p / "latin.txt"), "latin.txt is not utf-8: byte 10 .line 2. is 0xe9; .*encoding='cp1252'"),
+    (lambda p: read_text(p / "zeros.txt"), "zeros.txt is no plain text, as it holds control characters"),
+    (lambda p: read_text(p / "utf16.txt"), "utf16.txt is no plain text"),
+    (lambda p: read_text(p / "latin.txt", "nonsense"), "no encoding 'nonsense'"),
+    (lambda p: text_file(p / "short.txt"), "short.txt has 6 characters"),
+    (lambda p: split_text("x", "abc" * 100, (0.5, 0.5, 0.5)), "parts are .*add up to 1"),
+    (lambda p: split_text("x", "abc" * 100, (1., 0, 0)), "parts are .*add up to 1"),
+    (lambda p: shakespeare(setup("quick", data=p / "empty")), "Scale 'tiny' runs on a stand-in"),
+])
+def test_a_bad_file_is_a_sentence(make, says, tmp_path, monkeypatch):
+    (tmp_path / "latin.txt").write_bytes("a line\nun été\n".encode("latin-1"))
+    (tmp_path / "zeros.txt").write_bytes(b"ab\0\0\x01 text")
+    (tmp_path / "utf16.txt").write_text("hello there", encoding="utf-16")
+    (tmp_path / "short.txt").write_text("hello\n")
+    monkeypatch.setattr(lesson, "fetch", no_host)
+    with pytest.raises(CourseError, match=says):
+        make(tmp_path)
+
+
+def no_host(name, ws):
+    raise CourseError(f"No host serves {name}.")
+
+
+def test_another_encoding_can_be_named(tmp_path):
+    (tmp_path / "latin.txt").write_bytes(("un été\r\n" * 30).encode("cp1252"))
+    assert "é" in text_file(tmp_path / "latin.txt", encoding="cp1252").chars
+
+
+def test_without_pythons_source_there_is_a_sentence(ws, monkeypatch, tmp_path):
+    monkeypatch.setattr(lesson.sysconfig, "get_paths", lambda: {"stdlib": str(tmp_path)})
+    with pytest.raises(CourseError, match="not on this machine as source .0 characters"):
+        shakespeare(ws)
+
+
+# Streams and the carried state
+
+def test_streams_go_on_where_they_were_and_windows_do_not():
+    ids = np.arange(1000)
+    dl = Streams(ids, bs=4, seq_len=30)
+    xs, ys = (torch.cat(parts, 1) for parts in zip(*dl))
+    assert xs.shape == (4, 249) and torch.equal(xs, torch.arange(996).view(4, 249)) and torch.equal(ys, xs + 1) and len(dl) == 9
+    shuffled = Streams(ids, bs=4, seq_len=30, shuffle=True, seed=1)
+    first = [x for x, _ in shuffled]
+    assert len(first) == 9 and all((x[:, 1:] - x[:, :-1] == 1).all() and torch.equal(y, x + 1) for x, y in shuffled)
+    assert all(torch.equal(x, again) for x, (again, _) in zip(first, shuffled)) and torch.equal(first[5], next(shuffled.batches(5))[1][0])
+    shuffled.epoch = 1
+    assert not torch.equal(first[0], next(iter(shuffled))[0]) and dl.few(2)[0].shape == (2, 30)
+
+
+@pytest.mark.parametrize("kind", ["RNN", "GRU", "LSTM"])
+def test_a_carried_state_is_one_long_pass(kind):
+    text = made()
+    model = model_of(text, kind, n_layers=2, norm=True).eval()
+    whole, end = model(torch.as_tensor(text.train[None, :300]))
+    state, pieces = None, []
+    for a, b in (0, 1), (1, 50), (50, 300):
+        logits, state = model(torch.as_tensor(text.train[None, a:b]), state)
+        pieces.append(logits)
+    assert torch.allclose(torch.cat(pieces, 1), whole, atol=1e-5) and torch.allclose(state, end, atol=1e-5)
+    assert char_losses(model, text.train[:301])[0] == pytest.approx(nn.functional.cross_entropy(whole[0], torch.as_tensor(text.train[1:301]), reduction="none").detach().numpy(), abs=1e-5)
+
+
+def test_the_state_is_carried_in_training_and_emptied_for_validation_and_epochs(ws):
+    text, seen = made(), []
+
+    class Spy(CharModel):
+        def forward(self, x, state=None):
+            seen.append((self.training, state is not None))
+            return super().forward(x, state)
+
+    torch.manual_seed(0)
+    learn = text_learner(text, Spy(len(text.chars), n_hidden=8), ws, bs=8, seq_len=64)
+    del seen[:]
+    quiet(learn, 2, 1e-2)
+    n_train, n_valid = len(learn.dls.train), len(learn.dls.valid)
+    epoch = [(True, False)] + [(True, True)] * (n_train - 1) + [(False, False)] + [(False, True)] * (n_valid - 1)
+    assert seen[-2 * len(epoch):] == epoch * 2
+    del seen[:]
+    quiet(text_learner(text, Spy(len(text.chars), n_hidden=8), ws, bs=8, seq_len=64, shuffle=True), 1, 1e-2)
+    assert seen[-len(epoch):] == [(True, False)] * n_train + epoch[n_train:], "windows begin empty, validation carries"
+
+
+def test_the_validation_loss_is_that_of_its_characters(ws):
+    text = made()
+    learn = quiet(text_learner(text, model_of(text), ws, bs=8, seq_len=50), 1, 1e-2)  # one stream, whose last batch is shorter
+    assert learn.recorder.values[-1][1] == pytest.approx(char_losses(learn.model, text.valid).mean(), abs=1e-5)
+
+
+def test_a_short_text_trains_and_a_shorter_one_is_told(ws):
+    learn = quiet(text_learner(made(2700), model_of(made(2700)), ws), 1, 1e-2)
+    assert len(learn.dls.train) == 2 and learn.recorder.values[-1][1] > 0
+    with pytest.raises(CourseError, match="This part has 1,600 characters and one batch takes 32 x 64"):
+        text_learner(made(2000), model_of(made(2000)), ws)
+
+
+def test_the_gradients_by_hand_are_torchs():
+    source = next(c.source for c in read_notebook(ROOT / "nbs" / "05_text.ipynb").cells if "def rnn_by_hand" in c.source)
+    space = {"np": np}
+    exec(source.split("\nrng = ")[0], space)
+    rng = np.random.default_rng(1)
+    parameters = [rng.normal(0, 0.5, s) for s in ((5, 7), (5, 5), (7, 5), 5, 7)]
+    x, y = rng.integers(0, 7, 20), rng.integers(0, 7, 20)
+    loss, grads = space["rnn_by_hand"](*parameters, x, y)
+    U, W, V, b, c = tensors = [torch.tensor(a, requires_grad=True) for a in parameters]
+    layer = nn.RNN(7, 5, dtype=torch.float64)
+    names = {"weight_ih_l0": U, "weight_hh_l0": W, "bias_ih_l0": b, "bias_hh_l0": torch.zeros(5, dtype=torch.float64)}
+    h = torch.func.functional_call(layer, names, nn.functional.one_hot(torch.as_tensor(x), 7).double())[0]
+    truth = nn.functional.cross_entropy(h @ V.T + c, torch.as_tensor(y))
+    truth.backward()
+    assert loss == pytest.approx(truth.item()) and all(np.allclose(g, t.grad, atol=1e-12) for g, t in zip(grads, tensors))
+
+
+@pytest.mark.parametrize("make, says", [
+    (lambda ws, t: CharModel(5, "Transformer"), "kind is 'Transformer': choose 'RNN', 'GRU' or 'LSTM'"),
+    (lambda ws, t: CharModel(5, n_layers=0), "There are 0 layers of 128 units"),
+    (lambda ws, t: CharModel(5, dropout=1), "with dropout 1"),
+    (lambda ws, t: text_learner(t, CharModel(5), ws), "The model has 5 characters and made has 13"),
+    (lambda ws, t: text_learner(t, model_of(t), ws, bs=0), "The batch is 0 x 64"),
+    (lambda ws, t: text_learner(t, model_of(t), ws, seq_len=1.5), "The batch is 32 x 1.5"),
+    (lambda ws, t: text_learner(t, model_of(t), ws, bs=100, seq_len=100), "has 4,800 characters and one batch takes 100 x 100 and one more: take a longer text, or a smaller bs or seq_len"),
+    (lambda ws, t: generate(model_of(t), t, temperature=0), "temperature is 0: a number above 0 is expected"),
+    (lambda ws, t: generate(model_of(t), t, temperature=float("nan")), "temperature is nan"),
+    (lambda ws, t: nucleus(torch.zeros(3), 0), "p is 0: a probability above 0 and at most 1"),
+    (lambda ws, t: nucleus(torch.zeros(3), 1.1), "p is 1.1"),
+    (lambda ws, t: top_k(torch.zeros(3), 0), "k is 0"),
+    (lambda ws, t: windows(t.valid, 5000), "There are 600 characters and a window takes 5,000"),
+])
+def test_bad_input_is_a_sentence(make, says, ws):
+    with pytest.raises(CourseError, match=says):
+        make(ws, made())
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp32"])
+@pytest.mark.parametrize("kind", ["RNN", "GRU", "LSTM"])
+def test_each_kind_learns_in_each_precision(kind, precision, ws):
+    text = made()
+    learn = quiet(text_learner(text, model_of(text, kind), ws, bs=8, seq_len=32, precision=precision), 3, 2e-2)
+    assert learn.recorder.values[-1][1] < 0.6 * np.log(len(text.chars)) and learn.precision == precision
+
+
+# What a fit is, and kills
+
+def test_a_finished_fit_is_known_again_and_other_settings_are_another(ws, capsys):
+    text = made()
+    first = quiet(text_learner(text, model_of(text), ws, bs=8, seq_len=32), 1, 1e-2)
+    again = quiet(text_learner(text, model_of(text), ws, bs=8, seq_len=32), 1, 1e-2)
+    assert "was finished before" in capsys.readouterr().out and again.recorder.values == first.recorder.values
+    for change in {"seq_len": 40}, {"shuffle": True}, {"clip": 0.5}, {"seed": 1}:
+        quiet(text_learner(text, model_of(text), ws, **{"bs": 8, "seq_len": 32, **change}), 1, 1e-2)
+        assert "was finished before" not in capsys.readouterr().out, change
+
+
+RUN = """
+import os, sys
+sys.path.insert(0, sys.argv[1])
+import torch
+from test_text import made, model_of, quiet, text_learner
+from coursekit.workspace import setup
+out, die = sys.argv[2], int(sys.argv[3])
+text = made(20_000)
+learn = text_learner(text, model_of(text, n_layers=2, dropout=0.2), setup("tiny"), bs=8, seq_len=32)
+learn.checkpoint_seconds = 0
+step = learn._step
+def step_or_die():  # after the backward pass of this batch, before its step
+    if learn.train_iter == die:
+        os.kill(os.getpid(), 9)
+    step()
+learn._step = step_or_die
+quiet(learn, 3, 1e-2)
+torch.save({"weights": list(learn.model.state_dict().values()), "values": [list(v) for v in learn.recorder.values], "losses": torch.stack(list(learn.recorder.losses)).as_subclass(torch.Tensor)}, out)
+"""
+
+
+def run(folder, name, die=-1):
+    env = {**os.environ, "COURSEKIT_CACHE": str(folder / name / "cache"), "COURSEKIT_RUNS": str(folder / name / "runs"), "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen([sys.executable, "-c", RUN, os.path.dirname(__file__), str(folder / f"{name}.pt"), str(die)], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=env)
+
+
+def test_a_killed_text_fit_ends_as_the_one_that_nobody_killed(tmp_path):
+    at = random.SystemRandom().randrange(5, 180)  # of 189 batches in three epochs
+    whole, killed = run(tmp_path, "whole"), run(tmp_path, "killed", at)
+    assert killed.wait(timeout=100) == -signal.SIGKILL and whole.wait(timeout=100) == 0
+    again = run(tmp_path, "killed")
+    said = again.communicate(timeout=100)[0]
+    assert f"This fit was cut off in epoch {at // 63}, batch {at % 63}: it goes on from there." in said, (at, said)
+    whole, again = (torch.load(tmp_path / f"{name}.pt", weights_only=True) for name in ("whole", "killed"))
+    assert all(map(torch.equal, whole["weights"], again["weights"])) and whole["values"] == again["values"] and torch.equal(whole["losses"], again["losses"]), at
+
+
+@pytest.mark.parametrize("kind, shuffle", [("LSTM", False), ("GRU", False), ("RNN", True)])
+def test_a_fit_cut_off_in_the_middle_of_an_epoch_goes_on_with_its_state(kind, shuffle, ws, capsys):
+    text = made()
+    begin = lambda: text_learner(text, model_of(text, kind, dropout=0.2), ws, bs=8, seq_len=32, shuffle=shuffle)
+    whole = quiet(begin(), 2, 1e-2)
+    whole.place.forget()
+    learn = begin()
+    one_batch, n = learn.one_batch, [0]
+
+    def counted(*batch):
+        if n[0] == 7:
+            raise ConnectionError
+        n[0] += 1
+        one_batch(*batch)
+
+    learn.one_batch, learn.checkpoint_seconds = counted, 0
+    with pytest.raises(ConnectionError):
+        quiet(learn, 2, 1e-2)
+    again = quiet(begin(), 2, 1e-2)
+    assert "was cut off in epoch 0, batch 7: it goes on from there." in capsys.readouterr().out
+    assert again.recorder.values == whole.recorder.values and all(map(torch.equal, again.model.parameters(), whole.model.parameters()))
+
+
+def test_grid_ledger_and_results_know_a_text(ws):
+    text = made()
+
+    def train(seed, **shape):
+        torch.manual_seed(seed)
+        return quiet(text_learner(text, CharModel(len(text.chars), n_hidden=8, **shape), ws, bs=8, seq_len=32, seed=seed), 1, 1e-2)
+
+    done = grid(train, {"RNN": {"kind": "RNN"}, "none": {"kind": "none"}}, (0, 1), text, "one epoch", ws)
+    assert done.status.tolist() == ["finished", "failed"] * 2 and "choose 'RNN'" in done.why[1]
+    row = ledger(ws).iloc[0]
+    assert row.data == {"title": "made", "fingerprint": text.fingerprint, "stand_in": False, "train": 4800, "valid": 600} and row.bs == 8 and row.parameters > 0
+    table = results(ledger(ws), "valid_loss", {"RNN": "nanoGPT, CPU"})
+    assert table.n.tolist() == [2] and "1.88" in table.reference[0] and "different recipe" in table.reference[0]
+    assert references()["nanoGPT, GPU"]["value"] == 1.4697
+
+
+@pytest.mark.parametrize("kind, gates", [("RNN", 1), ("GRU", 3), ("LSTM", 4)])
+def test_flops_of_fused_layers_are_counted(kind, gates):
+    text = made()
+    model = model_of(text, kind, 16)
+    expected = 2 * 64 * (gates * 16 * (64 + 16) + 16 * len(text.chars))
+    assert count_flops(model, Streams(text.train, bs=4, seq_len=64)) == expected
+
+
+# Sampling
+
+LOGITS = st.lists(st.one_of(st.floats(-20, 20), st.sampled_from([0., 1., -torch.inf])), min_size=1, max_size=12).filter(lambda v: max(v) > -torch.inf)
+
+
+@settings(deadline=None, max_examples=300)
+@given(LOGITS, st.one_of(st.floats(1e-6, 1), st.just(1.)))
+def test_the_nucleus_is_the_smallest_set_that_reaches_p(values, p):
+    logits = torch.tensor(values, dtype=torch.float64)
+    probs, kept = logits.softmax(-1), nucleus(logits, p) > -torch.inf
+    mass = probs[kept].sum().item()
+    assert mass >= p - 1e-9 and torch.equal(nucleus(logits, p)[kept], logits[kept])
+    if p < 1:
+        assert mass - probs[kept].min().item() < p + 1e-9, "without its least likely it should be below p"
+        assert kept.all() or probs[~kept].max() <= probs[kept].min(), "the likeliest are kept"
+    else:
+        assert torch.equal(kept, logits > -torch.inf)
+
+
+@settings(deadline=None, max_examples=100)
+@given(LOGITS, st.integers(1, 15))
+def test_top_k_keeps_k(values, k):
+    logits = torch.tensor(values)
+    kept = top_k(logits, k) > -torch.inf
+    assert kept.sum() == min(k, (logits > -torch.inf).sum()) and (kept.all() or logits[~kept].max() <= logits[kept].min())
+
+
+def test_rows_are_cut_one_by_one_and_the_surest_character_is_always_kept():
+    logits = torch.tensor([[10., 0., 0.], [0., 0., 0.]])
+    assert (nucleus(logits, 0.5) > -torch.inf).tolist() == [[True, False, False], [True, True, False]]
+    assert (nucleus(torch.tensor([0., 1000., 0.]), 1e-9) > -torch.inf).tolist() == [False, True, False]
+
+
+class Fixed(CharModel):
+    "A model that always gives the same scores."
+    def __init__(self, logits):
+        super().__init__(len(logits), n_hidden=2)
+        self.logits = torch.tensor(logits)
+
+    def forward(self, x, state=None):
+        return self.logits.expand(*x.shape, -1), torch.zeros(1)
+
+
+@pytest.mark.parametrize("temperature, keep", [(1., None), (0.5, None), (2., None), (1., lambda l: nucleus(l, 0.8)), (1., lambda l: top_k(l, 3))])
+def test_frequencies_agree_with_the_distribution(temperature, keep):
+    from scipy.stats import chisquare
+
+    text = split_text("x", "abcde" * 100)
+    logits = [9., 0.5, 1.5, -0.5, 0., 1.]  # the unknown mark would be likeliest and is never written
+    samples = "".join(generate(Fixed(logits), text, "a", 200, temperature, keep, n_samples=100, seed=3))
+    scores = torch.tensor([-torch.inf, *logits[1:]]) / temperature
+    probs = (keep(scores) if keep else scores).softmax(-1)[1:]
+    counts = np.array([samples.count(c) for c in "abcde"])
+    possible = probs.numpy() > 0
+    assert counts.sum() == 20_000 and (counts[~possible] == 0).all()
+    assert chisquare(counts[possible], 20_000 * probs.double().numpy()[possible] / probs.double().sum().item()).pvalue > 0.001
+
+
+def test_writing_goes_on_from_the_state_and_the_seed_decides():
+    text = made()
+    model = model_of(text)
+    once = generate(model, text, "the ", 60, n_samples=2, seed=1)
+    assert once == generate(model, text, "the ", 60, n_samples=2, seed=1) != generate(model, text, "the ", 60, n_samples=2, seed=2)
+    assert [len(s) for s in once] == [60, 60] and "".join(islice(stream(model, text, "the ", seed=5), 20)) == generate(model, text, "the ", 20, seed=5)[0]
+    greedy = generate(model, text, "the ", 30, keep=top_k)[0]
+    ids = text.encode("the ")
+    for c in greedy:  # the whole prefix read again for every character
+        logits = model(torch.as_tensor(ids[None]))[0][0, -1]
+        logits[0] = -torch.inf
+        assert text.chars[logits.argmax()] == c
+        ids = np.append(ids, text.number[c])
+
+
+def test_unknown_characters_of_a_prompt_are_said(capsys):
+    text = made()
+    assert len(generate(model_of(text), text, "été", 5)[0]) == 5 and generate(model_of(text), text, "", 5) == generate(model_of(text), text, "\n", 5)
+    assert "'é' of the prompt is not in made and is read as the unknown mark" in capsys.readouterr().out
+
+
+# Measures
+
+def test_spelling_repetition_and_copying_of_known_texts():
+    assert words_of("Don't sing, O Été_2 'tis") == ["don't", "sing", "o", "été", "tis"]
+    assert spelling(["the cat zat on", "a mat cu"], {"the", "cat", "on", "a", "mat"}) == pytest.approx(4 / 5) and np.isnan(spelling(["..."], {"a"}))
+    assert repetition(["a b c d e f g"]) == 0 and repetition(["a b c d a b c d a b c d"]) == pytest.approx(1 - 4 / 10) and np.isnan(repetition(["a b"])) and repetition(["a b c", "a b c d"]) == pytest.approx(1 / 3)
+    assert copied(["xxabcdexx"], "..abcde..", n=5) == pytest.approx(5 / 9) and copied(["abcde"], "abcde", n=5) == 1 and copied(["abc"], "abc", n=5) == 0
+
+
+def test_the_list_of_english_words_is_an_extra(monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "spellchecker", None)
+    assert list(word_lists(made())) == ["own words"] and "There is no list of English words here (pip install pyspellchecker)" in capsys.readouterr().out
+    monkeypatch.delitem(sys.modules, "spellchecker")
+    pytest.importorskip("spellchecker")
+    lists = word_lists(made())
+    assert {"cat", "mat"} <= lists["own words"] and {"ocean", "walked"} <= lists["English"] and "xqzt" not in lists["English"]
+
+
+def test_quality_and_windows():
+    text = made()
+    model, samples = model_of(text), [text.decode(text.train[i:i + 100]) for i in (0, 100)]
+    found = quality(samples, text, model, {"own words": set(words_of(text.decode(text.train)))})
+    assert found["spelt right (own words)"] > 0.9 and found["copied"] == 1 and found["nats"] == pytest.approx(np.log(len(text.chars)), abs=0.3)
+    assert windows(np.arange(10), 3).tolist() == [[0, 1, 2, 3], [3, 4, 5, 6], [6, 7, 8, 9]]
+
+
+def test_the_test_part_is_read_once_and_counted(ws):
+    text = made()
+    learn = quiet(text_learner(text, model_of(text), ws, bs=8, seq_len=32), 1, 1e-2)
+    tested = final_loss(learn, text)
+    assert tested["bits"] == pytest.approx(tested["nats"] / np.log(2)) and tested["perplexity"] == pytest.approx(np.exp(tested["nats"])) and tested["n"] == 599
+    assert final_loss(learn, text)["looks"] == tested["looks"] + 1
+    with pytest.raises(CourseError, match="cut without a test part"):
+        final_loss(learn, split_text("made", text.decode(text.train), (0.9, 0.1, 0)))
+
+
+def test_pictures_and_the_widget(capsys):
+    text = made()
+    model = model_of(text)
+    figure = probability_strip(model, text, text.decode(text.valid[:100]))
+    assert len(figure.axes[0].texts) == 99 and figure.axes[0].images[0].get_array().shape == (2, 60)
+    samples_side_by_side({"<a>": "x < y"}, "made")
+    box = writer(model, text, n=25)
+    prompt, (seed, button), out = box.children[0], box.children[2].children, box.children[3]
+    button.click()
+    first = out.value
+    assert "The " in first and len(first) > 25
+    seed.value = 7
+    button.click()
+    assert out.value != first
+    prompt.value, seed.value = "<b>", 0
+    button.click()
+    assert "&lt;b&gt;" in out.value
