@@ -304,9 +304,9 @@ def test_grid_ledger_and_results_know_a_text(ws):
     done = grid(train, {"RNN": {"kind": "RNN"}, "none": {"kind": "none"}}, (0, 1), text, "one epoch", ws)
     assert done.status.tolist() == ["finished", "failed"] * 2 and "choose 'RNN'" in done.why[1]
     row = ledger(ws).iloc[0]
-    assert row.data == {"title": "made", "fingerprint": text.fingerprint, "stand_in": False, "train": 4800, "valid": 600} and row.bs == 8 and row.parameters > 0
+    assert row.data == {"title": "made", "fingerprint": text.fingerprint, "stand_in": False, "train": 4800, "valid": 600, "part": False} and row.bs == 8 and row.parameters > 0
     table = results(ledger(ws), "valid_loss", {"RNN": "nanoGPT, CPU"})
-    assert table.n.tolist() == [2] and "1.88" in table.reference[0] and "different recipe" in table.reference[0]
+    assert table.n.tolist() == [2, 0] and table.failed.tolist() == [0, 2] and "1.88" in table.reference[0] and "different recipe" in table.reference[0]
     assert references()["nanoGPT, GPU"]["value"] == 1.4697
 
 
