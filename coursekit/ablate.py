@@ -20,6 +20,7 @@ from torch import nn
 
 from .baseline import final_test
 from .data import interval
+from .images import spaced
 from .ledger import ledger, write_record
 from .training import Batches, count_flops, cutout, flip, grid, learner, mixup, optimiser, record, shift
 from .workspace import CourseError
@@ -268,9 +269,9 @@ def schedule(name, lr):
         raise CourseError(f"There is no schedule {name!r}: choose {', '.join(map(repr, known))}.")
     return known[name]
 
-# %% ../nbs/04_ablate.ipynb #3c20a8e8
+# %% ../nbs/04_ablate.ipynb #abfcf2ff
 class TrainAccuracy(Metric):
-    "Accuracy on the first `n` training images as they are, without augmentation and dropout: what a gap is measured from."
+    "Accuracy on `n` evenly spaced training images as they are, without augmentation and dropout: what a gap is measured from."
     def __init__(self, n=1000):
         self.n, self.learn = n, None
 
@@ -284,14 +285,14 @@ class TrainAccuracy(Metric):
     @property
     def value(self):
         plain, model, training = self.learn.dls.train.new(shuffle=False), self.learn.model, self.learn.model.training
-        n, right = min(self.n, len(plain.labels)), 0
+        idx, right = torch.as_tensor(spaced(np.arange(len(plain.labels)), self.n)), 0
         with torch.no_grad():
             model.eval()
-            for start in range(0, n, 250):
-                xb, yb = plain.batch(torch.arange(start, min(start + 250, n)), 0)
+            for part in idx.split(250):
+                xb, yb = plain.batch(part, 0)
                 right += (model(xb).argmax(1) == yb).sum().item()
         model.train(training)
-        return right / n
+        return right / len(idx)
 
 
 def train_variant(splits, ws, n_epochs, seed=0,
