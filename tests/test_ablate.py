@@ -21,14 +21,14 @@ from test_training import made
 from torch import nn
 
 from coursekit.ablate import (MoreChannels, Residual, TrainAccuracy, ablate, affine, augmentations, changes, colour, compare, curves, dots, draw, gaps, kept, network, norm_layer, schedule, sizes,
-                              test_once as look_once, train_variant, turn, verdict)
+                              look_once, train_variant, turn, verdict)
 from coursekit.baseline import vgg
 from coursekit.course import read_notebook
 from coursekit.data import interval
 from coursekit.images import spaced
 from coursekit.ledger import ledger, looks, references
 from coursekit.training import ResumingLearner, flip, learner, optimiser
-from coursekit.workspace import CourseError
+from coursekit.workspace import CourseError, setup
 
 FIRST = "norm act pool drop"
 SMALL = {"widths": [8, 16], "n_hidden": 16}
@@ -382,36 +382,44 @@ def test_the_lesson_run_again_trains_nothing_and_looks_at_no_test_part(ws, steps
     assert first["table"].test_accuracy.equals(second["table"].test_accuracy) and first["five"].epochs.equals(second["five"].epochs)
 
 
-GRID = """
-import json, os, sys
+def whole_grid(ws):
+    "Three small runs through `ablate`; their table as text."
+    splits, tries = made(), {"plain": {}, "dropout": {"dropout": 0.2, "augment": ["flip", "shift", "affine"]}, "norm": {"norm": "batch"}}
+    runs = ablate(fit(splits, ws, 15, bs=16), tries, [0], splits, ws, "killed or not")
+    return runs[["name", "seed", "accuracy", "train_accuracy", "valid_loss", "train_loss", "epochs"]].to_json()
+
+
+CHILD = """
+import sys
 sys.path.insert(0, sys.argv[1])
 import torch
 torch.set_num_threads(1)
-from functools import partial
-from test_training import made
-from coursekit.ablate import ablate, train_variant
+from test_ablate import whole_grid
 from coursekit.workspace import setup
-ws, s = setup("tiny"), made()
 print("begun", flush=True)
-tries = {"plain": {}, "dropout": {"dropout": 0.2, "augment": ["flip", "shift", "affine"]}, "norm": {"norm": "batch"}}
-runs = ablate(partial(train_variant, s, ws, 20, widths=[8, 16], n_hidden=16, bs=16), tries, [0], s, ws, "killed or not")
-print(runs[["name", "seed", "accuracy", "train_accuracy", "valid_loss", "train_loss", "epochs"]].to_json())
+print(whole_grid(setup("tiny")))
 """
 
 
-def test_a_killed_grid_gives_the_same_table(tmp_path):
-    def start(folder):
-        env = {**os.environ, "COURSEKIT_CACHE": str(tmp_path / folder / "cache"), "COURSEKIT_RUNS": str(tmp_path / folder / "runs"), "OMP_NUM_THREADS": "1"}
-        child = subprocess.Popen([sys.executable, "-c", GRID, os.path.dirname(__file__)], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=env)
+def test_a_killed_grid_gives_the_same_table(tmp_path, monkeypatch):
+    def start():
+        env = {**os.environ, "COURSEKIT_CACHE": str(tmp_path / "b" / "cache"), "COURSEKIT_RUNS": str(tmp_path / "b" / "runs"), "OMP_NUM_THREADS": "1"}
+        child = subprocess.Popen([sys.executable, "-c", CHILD, os.path.dirname(__file__)], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=env)
         assert child.stdout.readline() == "begun\n"
         return child
-    whole = start("a").communicate(timeout=120)[0].splitlines()
-    child, end = start("b"), time.monotonic() + 60
+    monkeypatch.setenv("COURSEKIT_CACHE", str(tmp_path / "a" / "cache"))
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # as in the child, or the last bits differ
+    try:
+        whole = whole_grid(setup("tiny"))
+    finally:
+        torch.set_num_threads(threads)
+    child, end = start(), time.monotonic() + 60
     while not (list(tmp_path.glob("b/runs/ledger/plain-0-*.json")) and list(tmp_path.glob("b/cache/fits/*/[ab].pt"))) and time.monotonic() < end:
         time.sleep(0.005)
     child.kill()
-    said = child.communicate()[0]
+    child.communicate()
     assert child.returncode == -signal.SIGKILL and len(list(tmp_path.glob("b/runs/ledger/*.json"))) < 3, "it was over before it was killed"
-    again = start("b").communicate(timeout=120)[0].splitlines()
+    again = start().communicate(timeout=120)[0].splitlines()
     assert any("it goes on from there." in line for line in again), again
-    assert json.loads(again[-1]) == json.loads(whole[-1]) and len(json.loads(whole[-1])["name"]) == 3
+    assert again[-1] == whole and len(json.loads(whole)["name"]) == 3
