@@ -349,10 +349,13 @@ def kept(configurations, splits, ws, recipe): # a DataFrame, a row for each conf
     return runs.loc[rows].reset_index(drop=True)
 
 
+_FIGURES = ["name", "config", "seed", "recipe", "data", "fit", "diverged", "accuracy", "train_accuracy", "test_accuracy", "epochs", "parameters", "flops", "seconds"]  # even where no run has them yet
+
+
 def _runs(splits, ws, recipe):
     "The ledger's runs on this data by this recipe."
     runs = ledger(ws)
-    runs = runs.reindex(columns=runs.columns.union(["name", "config", "seed", "recipe", "data", "fit", "diverged", "accuracy", "test_accuracy"], sort=False))
+    runs = runs.reindex(columns=runs.columns.union(_FIGURES, sort=False))
     same = [recipe == run.recipe and run.data["fingerprint"] == splits.fingerprint and run.data.get("train") == len(splits.train) for run in runs.itertuples()]
     return runs[np.array(same, bool)]
 
@@ -430,7 +433,8 @@ def compare(runs, n, title): # a matplotlib Figure
 
     fig, (left, middle, right) = plt.subplots(1, 3, figsize=(11.5, max(3, 0.35 * runs.name.nunique() + 1)), layout="constrained")
     curves(runs, left)
-    left.legend(fontsize=7)
+    if left.lines:
+        left.legend(fontsize=7)
     dots(runs, n, middle)
     gaps(runs, right)
     right.set_yticks([])
@@ -442,6 +446,8 @@ def compare(runs, n, title): # a matplotlib Figure
 def verdict(runs, n):
     "The highest and the lowest in one sentence, and what distance `n` images can show."
     means, seeds = runs.groupby("name", sort=False).accuracy.mean().dropna(), runs.seed.nunique()
+    if not len(means):
+        raise CourseError("None of these runs has an accuracy: they diverged, so try a tenth of the rate.")
     middle = means.mean()
     noise = 1.96 * (2 * middle * (1 - middle) / n) ** 0.5
     return (f"Highest: {means.idxmax()} ({means.max():.1%}); lowest: {means.idxmin()} ({means.min():.1%}). On {n:,} images two runs that are less than {100 * noise:.1f} points apart "

@@ -289,6 +289,10 @@ def test_a_rate_that_diverges_is_a_result_and_not_tried_again(ws, steps, capsys)
     figure = compare(again, 60, "rates")
     assert "diverged" in [t.get_text() for t in figure.axes[1].texts] and len(figure.axes[0].lines) == 1
     assert "Highest: low" in verdict(again, 60)
+    alone = ablate(fit(splits, ws), {"high": tries["high"]}, [0], splits, ws, "rates alone")
+    compare(alone, 60, "nothing but a run that diverged")
+    with pytest.raises(CourseError, match="None of these runs has an accuracy"):
+        verdict(alone, 60)
 
 
 def test_another_failure_is_an_error(ws):
