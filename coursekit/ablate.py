@@ -382,7 +382,9 @@ def curves(runs, ax, metric="accuracy"):
         at, style = np.arange(1, values.shape[1] + 1), {"color": COLOURS[k % len(COLOURS)], "linestyle": ["-", "--", ":"][k // len(COLOURS) % 3]}
         ax.plot(at, values.mean(0), label=name, marker="." if len(at) < 4 else None, **style)
         ax.fill_between(at, values.min(0), values.max(0), color=style["color"], alpha=0.2, linewidth=0)
-    ax.set(xlabel="epoch", ylabel=metric.replace("_", " "), title="By epoch")
+    ax.xaxis.get_major_locator().set_params(integer=True)
+    ax.set(xlabel="epoch", ylabel=metric.replace("_", " "))
+    ax.set_title("By epoch", fontsize=10)
 
 
 def dots(runs,
@@ -416,7 +418,7 @@ def gaps(runs, ax):
         ax.plot(valid, -k, "o", color="#0072B2")
         ax.plot(train, -k, "s", color="#E69F00")
         if valid == valid:
-            ax.text((train + valid) / 2, -k + 0.15, f"{100 * (train - valid):+.0f}", ha="center", fontsize=8)
+            ax.text((train + valid) / 2, -k + 0.15, f"{round(100 * (train - valid)):+d}", ha="center", fontsize=8)
     _names(runs, ax, "accuracy", "Validation (dots), training (squares)")
 
 
@@ -424,7 +426,8 @@ def _names(runs, ax, xlabel, title):
     "The names of the runs on the y axis, the first on top."
     names = list(dict.fromkeys(runs.name))
     ax.set_yticks(-np.arange(len(names)), names, fontsize=8)
-    ax.set(xlabel=xlabel, title=title, ylim=(-len(names) + 0.4, 0.6))
+    ax.set(xlabel=xlabel, ylim=(-len(names) + 0.4, 0.6))
+    ax.set_title(title, fontsize=10)
 
 
 def compare(runs, n, title): # a matplotlib Figure
@@ -434,7 +437,7 @@ def compare(runs, n, title): # a matplotlib Figure
     fig, (left, middle, right) = plt.subplots(1, 3, figsize=(11.5, max(3, 0.35 * runs.name.nunique() + 1)), layout="constrained")
     curves(runs, left)
     if left.lines:
-        left.legend(fontsize=7)
+        left.legend(fontsize=7, loc="lower right")
     dots(runs, n, middle)
     gaps(runs, right)
     right.set_yticks([])
