@@ -14,6 +14,7 @@ from torch import nn
 from torchvision.models import get_model
 
 from coursekit import finetune
+from coursekit.ablate import changes
 from coursekit.course import defaults, read_notebook
 from coursekit.data import cifar10, interval, near_duplicates, parts_of, pets, squares
 from coursekit.fetch import catalogue
@@ -99,6 +100,19 @@ WRONG = {
         (lambda: {"plain": {"n_layers": 3}, "dropout": {"n_layers": 3, "dropout": 0.5}, "norm": {"n_layers": 3, "norm": True}},
          lambda: {f"{n} {d} {norm}": {"n_layers": n, "dropout": d, "norm": norm} for n, d, norm in ((1, 0, False), (3, 0.5, False), (3, 0, True), (3, 0.5, True))}),
     ],
+    "04_ablate": [
+        (lambda final: {"SGD": final, **{opt + str(wd): {**final, "opt": opt, "weight_decay": wd} for opt, wd in (("Adam", 0.), ("Adam", 0.01), ("AdamW", 0.01))}},  # Adam at SGD's rate
+         lambda final: {"SGD": {**final, "weight_decay": 0.01}, **{opt + str(wd): {**final, "opt": opt, "lr": 1e-3, "weight_decay": wd} for opt, wd in (("Adam", 0.), ("Adam", 0.01), ("AdamW", 0.01))}}),
+        (lambda final: {shape: {**final, "shape": shape} for shape in ("constant", "step decay", "warm-up, cosine", "restarts")},
+         lambda final: {shape: {"shape": shape} for shape in ("constant", "step decay", "warm-up, cosine", "restarts", "one cycle")}),
+        (lambda a, b: (np.mean(a) - np.mean(b), 1.96 * np.std(np.subtract(a, b), ddof=1) / len(a) ** 0.5), lambda a, b: (np.mean(a) - np.mean(b), 4.302653 * (np.var(a, ddof=1) + np.var(b, ddof=1)) ** 0.5 / len(a) ** 0.5)),
+        (lambda strided, widths: {f"{w}{skip}": {**strided, "widths": w, "skip": skip} for w in (widths, [*widths, 2 * widths[-1]]) for skip in (None, "identity")},
+         lambda strided, widths: {f"{w}{skip}": {**strided, "widths": w, "dropout": d, "skip": skip} for w, d in ((widths, strided["dropout"]), ([*widths, 2 * widths[-1]], [0.2, 0.3, 0.4, 0.4, 0.5])) for skip in (None, "projection")}),
+        (lambda final: {name: {**final, "augment": [name]} for name in ("affine", "scaling", "rotation", "colour", "cutout", "mixup")},
+         lambda final: {name: {**final, "dropout": 0., "augment": ["flip", "shift", name]} for name in ("affine", "scaling", "rotation", "colour", "cutout", "mixup")} | {"none": {}, "final": final}),
+        (lambda final: {f"{norm}{bs}": {**final, "norm": norm, "bs": bs} for norm in (None, "batch", "layer", "instance", "group") for bs in (64, 8)},
+         lambda final: {f"{norm}{bs}": {**final, "norm": norm, "bs": bs, "lr": lr} for norm in ("batch", "layer", "instance", "group") for bs, lr in ((64, 0.02), (8, 0.0025))}),
+    ],
     "06_functions": [(lambda n_in, depth, most: most // (n_in + 2), lambda n_in, depth, most: max(1, int((most / depth) ** 0.5)))],
 }
 
@@ -115,6 +129,11 @@ def lesson_03(ws):
 @pytest.mark.parametrize("path", LESSONS, ids=names)
 def test_the_checks_of_exercises_can_fail(path, ws):
     space = {"ws": ws, "np": np, "pd": pd, "table": catalogue(), "parts_of": parts_of, "show_table": show_table, "interval": interval, "mlp": mlp, "nn": nn, "n_hidden": 8, "extensions": False}
+    space = {"ws": ws, "np": np, "pd": pd, "table": catalogue(), "parts_of": parts_of, "show_table": show_table, "interval": interval, "mlp": mlp, "nn": nn}
+    if path.stem == "04_ablate":
+        final = {"dropout": [0.2, 0.3, 0.4, 0.5], "norm": "batch", "augment": ["flip", "shift"]}
+        strided = {**final, "order": "norm act pool drop", "head": "average", "pool": "strided"}
+        space |= {"changes": changes, "final": final, "strided": strided, "small": {}, "extensions": False, "explore": lambda configurations, title: None}
     if path.stem == "01_data":
         space |= {"cifar": cifar10(ws), "pairs": near_duplicates(cifar10(ws))}
     if path.stem == "03_finetune":

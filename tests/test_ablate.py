@@ -1,0 +1,429 @@
+"Ablations: the family of networks against what is known of it, runs that are trained once, and a grid that is killed."
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+from functools import partial
+
+import matplotlib
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from conftest import ROOT
+from fastai.callback.schedule import ParamScheduler
+from fastai.metrics import accuracy
+from test_training import made
+from torch import nn
+
+from coursekit.ablate import (MoreChannels, Residual, TrainAccuracy, ablate, augmentations, changes, compare, curves, dots, draw, gaps, kept, network, norm_layer, schedule, sizes,
+                              look_once, train_variant, verdict)
+from coursekit.baseline import vgg
+from coursekit.course import read_notebook
+from coursekit.data import interval
+from coursekit.images import spaced
+from coursekit.ledger import ledger, looks, references
+from coursekit.training import ResumingLearner, affine, colour, flip, learner, optimiser, turn
+from coursekit.workspace import CourseError, setup
+
+FIRST = "norm act pool drop"
+SMALL = {"widths": [8, 16], "n_hidden": 16}
+
+
+def count(**arguments):
+    return sum(p.numel() for p in network(**arguments).parameters())
+
+
+def kinds(model):
+    return [type(m).__name__ for m in model]
+
+
+# The network
+
+def test_with_the_defaults_it_is_the_network_of_lesson_02():
+    torch.manual_seed(3)
+    old = vgg(7, side=64)
+    torch.manual_seed(3)
+    new = network(7, side=64)
+    for model in old, new:
+        torch.manual_seed(4)
+        nn.init.normal_(model[-1].weight)
+    x = torch.randn(2, 3, 64, 64)
+    assert repr(old) == repr(new) and old.state_dict().keys() == new.state_dict().keys()
+    assert all(map(torch.equal, old.state_dict().values(), new.state_dict().values())) and torch.equal(old(x), new(x))
+
+
+def test_parameters_by_hand():
+    convolutions = 896 + 9248 + 18_496 + 36_928 + 73_856 + 147_584
+    assert count() == convolutions + 262_272 + 1290 == 550_570
+    assert count(head="average") == convolutions + 1290
+    assert count(pool="strided") == 550_570 + 9248 + 36_928 + 147_584
+    assert count(norm="batch") == count(norm="layer") == count(norm="group") == 550_570 + 2 * (32 + 32 + 64 + 64 + 128 + 128 + 128)
+    assert count(norm="instance") == 550_570 + 2 * (32 + 32 + 64 + 64 + 128 + 128), "not after the hidden layer"
+    assert count(skip="identity", order=FIRST) == 550_570 and count(skip="projection", order=FIRST) == 550_570 + 64 * 33 + 128 * 65
+    assert count(widths=(32, 64, 128, 256)) == convolutions + 295_168 + 590_080 + 4 * 256 * 128 + 128 + 1290
+
+
+def test_flops_by_hand():
+    convolutions = 32 * 32 * 32 * 27 + 32 * 32 * 32 * 288 + 16 * 16 * 64 * (288 + 576) + 8 * 8 * 128 * (576 + 1152)
+    assert sizes(network()) == (550_570, 2 * (convolutions + 2048 * 128 + 1280))
+    assert sizes(network(head="average"))[1] == 2 * (convolutions + 1280)
+    assert sizes(network(pool="strided"))[1] == 2 * (convolutions + 16 * 16 * 32 * 288 + 8 * 8 * 64 * 576 + 4 * 4 * 128 * 1152 + 2048 * 128 + 1280)
+
+
+@pytest.mark.parametrize("norm", [None, "batch", "layer", "instance", "group"])
+@pytest.mark.parametrize("skip", [None, "identity", "projection"])
+@pytest.mark.parametrize("pool, head", [("max", "dense"), ("strided", "average")])
+def test_shapes_and_a_gradient_to_every_parameter(norm, skip, pool, head):
+    torch.manual_seed(0)
+    model = network(5, (8, 16, 16, 24), 16, dropout=[0.1, 0.2, 0.2, 0.3, 0.5], norm=norm, order=FIRST, pool=pool, head=head, skip=skip)
+    x = torch.randn(4, 3, 32, 32)
+    assert model(x).shape == (4, 5) and (model(x) == 0).all(), "the last layer starts at zero"
+    nn.init.normal_(model[-1].weight)
+    model.eval()  # dropout off, or a gradient may be zero by chance
+    model(x).logsumexp(1).sum().backward()
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in model.parameters() if p.ndim > 1)
+    assert [type(m).__name__ for m in model.modules()].count("Residual") == (3 if skip else 0), "all blocks but the first"
+
+
+def test_the_order_is_what_is_asked():
+    strong = dict(dropout=[0.2, 0.3, 0.4, 0.5], norm="batch")
+    conv = ["Conv2d", "ReLU", "BatchNorm2d"]
+    assert kinds(network(**strong)) == 3 * (conv + conv + ["MaxPool2d", "Dropout"]) + ["Flatten", "Linear", "ReLU", "BatchNorm1d", "Dropout", "Linear"]
+    assert kinds(network(order="act drop norm pool", **strong)) == 3 * (conv + ["Conv2d", "ReLU", "Dropout", "BatchNorm2d", "MaxPool2d"]) + ["Flatten", "Linear", "ReLU", "Dropout", "BatchNorm1d", "Linear"]
+    assert kinds(network(order="norm act drop pool", **strong))[:8] == ["Conv2d", "BatchNorm2d", "ReLU", "Conv2d", "BatchNorm2d", "ReLU", "Dropout", "MaxPool2d"]
+    assert [m.p for m in network(**strong) if isinstance(m, nn.Dropout)] == [0.2, 0.3, 0.4, 0.5]
+    assert [m.p for m in network(dropout=0.1)if isinstance(m, nn.Dropout)] == 4 * [0.1] and "Dropout" not in kinds(network(norm="batch"))
+    assert kinds(network(pool="strided", norm="batch"))[6:9] == conv and network(pool="strided")[4].stride == (2, 2)
+    assert kinds(network(head="average", dropout=0.2))[-4:] == ["AdaptiveAvgPool2d", "Flatten", "Dropout", "Linear"]
+
+
+@pytest.mark.parametrize("skip", ["identity", "projection"])
+def test_a_residual_block_is_exactly_a_sum(skip):
+    torch.manual_seed(0)
+    model = network(norm="batch", order=FIRST, skip=skip).eval()
+    block = next(m for m in model if isinstance(m, Residual))
+    assert kinds(block.body) == ["Conv2d", "BatchNorm2d", "ReLU", "Conv2d", "BatchNorm2d"], "no activation before the sum"
+    for m in model.modules():
+        if isinstance(m, nn.BatchNorm2d):
+            nn.init.uniform_(m.running_mean), nn.init.uniform_(m.weight)
+    x = torch.randn(2, 32, 16, 16)
+    conv1, norm1, _, conv2, norm2 = block.body
+    if skip == "identity":
+        around = torch.cat([x, torch.zeros(2, 32, 16, 16)], 1)
+        assert not list(block.shortcut.parameters())
+    else:
+        conv, norm = block.shortcut
+        assert conv.kernel_size == (1, 1) and isinstance(norm, nn.BatchNorm2d)
+        around = norm(conv(x))
+    torch.testing.assert_close(block(x), (norm2(conv2(norm1(conv1(x)).relu())) + around).relu())
+
+
+def test_a_block_that_adds_no_channels_is_passed_by_as_it_is():
+    block = next(m for m in network(widths=(16, 16), order=FIRST, skip="projection") if isinstance(m, Residual))
+    assert isinstance(block.shortcut, nn.Identity)
+    for p in block.body.parameters():
+        nn.init.zeros_(p)
+    x = torch.rand(2, 16, 8, 8)
+    assert torch.equal(block(x), x)
+    assert torch.equal(MoreChannels(3)(x)[:, :16], x) and (MoreChannels(3)(x)[:, 16:] == 0).all()
+
+
+def test_only_batch_norm_depends_on_the_batch():
+    torch.manual_seed(0)
+    image, rest = torch.randn(1, 16, 8, 8), torch.randn(3, 16, 8, 8)
+    for kind in "batch", "layer", "instance", "group":
+        norm = norm_layer(kind, 16)[0]
+        alone, among = norm(torch.cat([image, image]))[0], norm(torch.cat([image, rest]))[0]
+        assert torch.allclose(alone, among, atol=1e-5) == (kind != "batch"), kind
+    x = 5 + 3 * torch.randn(4, 16, 8, 8)
+    for kind, over in ("batch", (0, 2, 3)), ("layer", (1, 2, 3)), ("instance", (2, 3)):
+        assert norm_layer(kind, 16)[0](x).mean(over).abs().max() < 1e-4, kind
+    assert norm_layer("group", 16)[0](x).view(4, 8, -1).mean(2).abs().max() < 1e-4
+    assert norm_layer(None, 16) == norm_layer("instance", 16, flat=True) == []
+
+
+@pytest.mark.parametrize("arguments, says", [({"norm": "nrom"}, "normalisation is 'nrom': choose 'batch', 'layer', 'instance', 'group', or None"), ({"norm": "group", "widths": (12,)}, "8 groups of 12 channels"),
+                                             ({"side": 28}, "28 pixels a side .* a side that 8 divides"), ({"dropout": [0.1, 0.2]}, r"rates are \[0.1, 0.2\] .* a list of 4"), ({"dropout": 1.}, "from 0 to below 1"),
+                                             ({"order": "act norm pool"}, "each once"), ({"order": "act norm pool dropout"}, "The order is"), ({"pool": "avg"}, "pool is 'avg': choose one of 'max', 'strided'"),
+                                             ({"head": "gap"}, "head is 'gap'"), ({"skip": True}, "skip is True"), ({"skip": "identity"}, "begins with 'norm act'")])
+def test_a_network_that_cannot_be_built_is_a_sentence(arguments, says):
+    with pytest.raises(CourseError, match=says):
+        network(**arguments)
+
+
+# Augmentation and schedules
+
+def test_turn_is_exact_where_the_answer_is_known():
+    torch.manual_seed(0)
+    x, one, none = torch.rand(3, 3, 8, 8), torch.ones(3), torch.zeros(3)
+    torch.testing.assert_close(turn(x, none, one, none), x)
+    torch.testing.assert_close(turn(x, torch.full((3,), math.pi / 2), one, none), x.rot90(1, (2, 3)), atol=1e-5, rtol=0)
+    ramp = torch.linspace(-7 / 8, 7 / 8, 8).expand(1, 3, 8, 8)  # each pixel's x
+    torch.testing.assert_close(turn(ramp, none[:1], 2 * one[:1], none[:1])[..., 1:-1, 1:-1], ramp[..., 1:-1, 1:-1] / 2, atol=1e-5, rtol=0)
+    slanted = turn(ramp, none[:1], one[:1], 0.25 * one[:1])
+    torch.testing.assert_close(slanted[0, 0, 1:-1, 3], ramp[0, 0, 0, 3] + 0.25 * ramp[0, 0, 0, 1:-1], atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("name", ["flip", "shift", "rotation", "scaling", "affine", "colour", "cutout", "mixup"])
+def test_an_augmentation_draws_for_each_image_from_torchs_random_numbers(name):
+    x, y = torch.rand(1, 3, 16, 16).repeat(64, 1, 1, 1), torch.zeros(64).long()
+    if name == "mixup":
+        x = torch.rand(64, 3, 16, 16)
+    f, = augmentations([name], 2)
+    torch.manual_seed(1)
+    first, labels = f(x, y)
+    torch.manual_seed(1)
+    again, _ = f(x, y)
+    assert torch.equal(first, again) and first.shape == x.shape and len(labels) == 64
+    assert len(first.unique(dim=0)) > (1 if name == "flip" else 20), "one draw for the whole batch"
+
+
+def test_amounts_stay_within_bounds():
+    torch.manual_seed(0)
+    x = torch.randn(500, 3, 8, 8)
+    torch.testing.assert_close(affine()(x, None)[0], x)
+    out, _ = colour(0.3)(x, None)
+    centred = lambda x: x - x.mean((2, 3), keepdim=True)
+    factor = (centred(out).std((1, 2, 3)) / centred(x).std((1, 2, 3)))
+    assert 0.69 < factor.min() < 0.75 and 1.25 < factor.max() < 1.31
+    with pytest.raises(CourseError, match="no augmentation 'flop': choose from flip, shift"):
+        augmentations(["flip", "flop"], 10)
+
+
+def quiet_fit(splits, place, how, lr=0.05, n_epochs=3):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Flatten(), nn.Dropout(0.2), nn.Linear(768, 3))
+    learn = learner(splits, model, place, bs=32, lr=lr, opt=optimiser("SGD", momentum=0.9), fresh=True)
+    with learn.no_bar(), learn.no_logging():
+        how(learn, n_epochs, lr)
+    return learn
+
+
+@pytest.mark.parametrize("shape, own", [("one cycle", lambda learn, n, lr: learn.fit_one_cycle(n, lr)), ("restarts", lambda learn, n, lr: learn.fit_sgdr(2, 1, lr)), ("constant", lambda learn, n, lr: learn.fit(n, lr))])
+def test_a_schedule_is_fastais_own(shape, own, ws):
+    splits = made()
+    ours, theirs = quiet_fit(splits, ws, lambda learn, n, lr: learn.fit(n, cbs=ParamScheduler(schedule(shape, lr)))), quiet_fit(splits, ws, own)
+    assert ours.recorder.lrs == theirs.recorder.lrs and torch.equal(torch.stack(ours.recorder.losses), torch.stack(theirs.recorder.losses))
+
+
+def test_the_other_schedules():
+    at = lambda name, share: schedule(name, 1.)["lr"](share)
+    assert [at("step decay", share) for share in (0, 0.49, 0.51, 0.74, 0.76)] == pytest.approx([1, 1, 0.1, 0.1, 0.01])
+    assert at("warm-up, cosine", 0) == pytest.approx(0.04) and at("warm-up, cosine", 0.1) == pytest.approx(1) and at("warm-up, cosine", 0.999) < 1e-4
+    with pytest.raises(CourseError, match="There is no schedule 'cosine': choose 'constant'"):
+        schedule("cosine", 1.)
+
+
+# Runs
+
+def fit(splits, ws, n_epochs=1, **more):
+    return partial(train_variant, splits, ws, n_epochs, **{**SMALL, "bs": 32, **more})
+
+
+def test_train_accuracy_is_of_plain_images_and_changes_nothing(ws):
+    splits, losses = made(), []
+    for metrics in [accuracy], [accuracy, TrainAccuracy(50)]:
+        torch.manual_seed(0)
+        learn = learner(splits, network(3, side=16, dropout=0.3, norm="batch", **SMALL), ws, bs=32, opt=optimiser("SGD"), lr=0.05, augment=[flip], metrics=metrics)
+        with learn.no_bar(), learn.no_logging():
+            learn.fit(2)
+        losses.append(torch.stack(learn.recorder.losses))
+    assert torch.equal(*losses)
+    idx = spaced(splits.train, 50)
+    x = (torch.as_tensor(splits.images[idx]).permute(0, 3, 1, 2) / 255 - learn.dls.train.mean) / learn.dls.train.std
+    with torch.no_grad():
+        right = (learn.model.eval()(x).argmax(1).numpy() == splits.labels[idx]).mean()
+    assert learn.recorder.values[-1][-1] == pytest.approx(right) and learn.recorder.metric_names[4] == "train_accuracy"
+
+
+def test_a_variant_is_trained_as_it_says(ws):
+    splits = made()
+    learn = fit(splits, ws, unit_range=True, opt="AdamW", weight_decay=0.1, lr=1e-3, augment=["flip", "mixup"], norm="group")()
+    assert type(learn.opt.opt).__name__ == "AdamW" and learn.opt.opt.param_groups[0]["weight_decay"] == 0.1
+    assert (learn.dls.train.mean == 0).all() and (learn.dls.train.std == 1).all() and len(learn.dls.train.augment) == 2
+    plain = fit(splits, ws)()
+    assert plain.opt.opt.param_groups[0]["weight_decay"] == 0 and plain.dls.train.mean.min() > 0.2 and not plain.dls.train.augment
+
+
+def test_l2_and_decoupled_decay_differ_in_adam_alone():
+    "One step on a weight without a gradient of its own: what each calls weight decay."
+    def step(opt, **kwargs):
+        w = nn.Parameter(torch.tensor([2.]))
+        w.grad = torch.zeros(1)
+        getattr(torch.optim, opt)([w], lr=0.1, weight_decay=0.5, **kwargs).step()
+        return w.item()
+    assert step("SGD") == pytest.approx(2 - 0.1 * 0.5 * 2) == step("AdamW") and step("Adam") == pytest.approx(2 - 0.1), "Adam divides the penalty by itself"
+
+
+@pytest.fixture
+def steps(monkeypatch):
+    "How many training batches there were."
+    counted, one = [0], ResumingLearner._do_grad_opt
+    monkeypatch.setattr(ResumingLearner, "_do_grad_opt", lambda self: (counted.__setitem__(0, counted[0] + 1), one(self)))
+    return counted
+
+
+def test_what_is_trained_is_not_trained_again(ws, steps, capsys):
+    splits, tries = made(), {"a": {}, "b": {"dropout": [0.1, 0.2, 0.3], "norm": "batch"}, "a too": {}}
+    runs = ablate(fit(splits, ws), tries, [1, 0], splits, ws, "small")
+    assert runs.name.tolist() == ["a", "a", "b", "b", "a too", "a too"] and runs.seed.tolist() == 3 * [0, 1] and steps[0] == 4 * 4
+    again = ablate(fit(splits, ws), tries, [1, 0], splits, ws, "small")
+    assert steps[0] == 16 and again.accuracy.equals(runs.accuracy) and again.epochs.equals(runs.epochs)
+    assert "finished before" not in capsys.readouterr().out
+    assert len(kept({"b": tries["b"]}, splits, ws, "small")) == 2
+    assert not len(kept({"b": tries["b"]}, splits, ws, "large")) and not len(kept({"b": {}}, splits, ws, "small")) and not len(kept(tries, made(120), ws, "small"))
+
+
+def test_a_rate_that_diverges_is_a_result_and_not_tried_again(ws, steps, capsys):
+    splits, tries = made(), {"high": {"lr": 1e9, "shape": "constant"}, "low": {"lr": 0.01}}
+    runs = ablate(fit(splits, ws), tries, [0], splits, ws, "rates")
+    assert runs.name.tolist() == ["high", "low"] and "The loss is" in runs.diverged[0] and runs.accuracy.isna().tolist() == [True, False]
+    before = steps[0]
+    again = ablate(fit(splits, ws), tries, [0], splits, ws, "rates")
+    assert steps[0] == before and again.diverged[0] == runs.diverged[0] and len(ledger(ws)) == 2
+    figure = compare(again, 60, "rates")
+    assert "diverged" in [t.get_text() for t in figure.axes[1].texts] and len(figure.axes[0].lines) == 1
+    assert "Highest: low" in verdict(again, 60)
+    alone = ablate(fit(splits, ws), {"high": tries["high"]}, [0], splits, ws, "rates alone")
+    compare(alone, 60, "nothing but a run that diverged")
+    with pytest.raises(CourseError, match="None of these runs has an accuracy"):
+        verdict(alone, 60)
+
+
+def test_another_failure_is_an_error(ws):
+    splits = made()
+    with pytest.raises(CourseError, match="'typo' failed .*no schedule 'cosine'.*: mend its configuration"):
+        ablate(fit(splits, ws), {"typo": {"shape": "cosine"}}, [0], splits, ws, "x")
+    with pytest.raises(CourseError, match="'typo' failed .*unexpected keyword argument 'droput'"):
+        ablate(fit(splits, ws), {"typo": {"droput": 0.1}}, [0], splits, ws, "x")
+
+
+def test_the_test_part_is_looked_at_once_for_each_fit(ws):
+    splits = made()
+    ablate(fit(splits, ws), {"a": {}}, [0, 1], splits, ws, "x")
+    for _ in range(2):
+        for seed in 0, 1:
+            look_once(fit(splits, ws)(seed=seed), splits, "a", "x", {})
+        ablate(fit(splits, ws), {"a": {}}, [0, 1], splits, ws, "x")
+    tested = kept({"a": {"tested": True}}, splits, ws, "x")
+    assert looks(ws, splits) == 2 and tested.test_accuracy.notna().tolist() == [True, True] and kept({"a": {}}, splits, ws, "x").test_accuracy.isna().all()
+    look_once(fit(splits, ws, lr=0.03)(seed=0), splits, "a", "x", {})
+    assert looks(ws, splits) == 3, "another fit"
+
+
+def runs_of(values, name="a"):
+    epochs = lambda v: [{"accuracy": v - 0.1, "train_accuracy": 0.5}, {"accuracy": v, "train_accuracy": 0.9}]
+    return pd.DataFrame([{"name": name, "seed": k, "accuracy": v, "train_accuracy": 0.9, "epochs": epochs(v)} for k, v in enumerate(values)])
+
+
+def test_curves_have_a_band_from_the_lowest_to_the_highest():
+    fig, ax = plt.subplots()
+    curves(runs_of([0.6, 0.7, 0.8]), ax)
+    low, high = (f(ax.collections[0].get_paths()[0].vertices[:, 1]) for f in (min, max))
+    assert (low, high) == pytest.approx((0.5, 0.8)) and ax.lines[0].get_ydata().tolist() == pytest.approx([0.6, 0.7]) and ax.get_xlabel() == "epoch"
+    plt.close(fig)
+
+
+def test_dots_have_intervals_and_references():
+    fig, (one, three) = plt.subplots(1, 2)
+    dots(runs_of([0.6, 0.7]), 200, one, references={"a": 0.73})
+    assert np.ravel(one.lines[0].get_xdata()).tolist() == pytest.approx(list(interval(120, 200))) and one.lines[-1].get_xdata()[0] == 0.73
+    assert len(one.lines) == 2 * 2 + 1, "no interval over two seeds"
+    dots(runs_of([0.6, 0.7, 0.8]), 200, three)
+    half = 4.302653 * 0.1 / 3**0.5
+    assert three.lines[-1].get_xdata() == pytest.approx([0.7 - half, 0.7 + half]) and "200 images" in three.get_title()
+    plt.close(fig)
+
+
+def test_gaps_are_in_points_and_names_go_down():
+    fig, ax = plt.subplots()
+    gaps(pd.concat([runs_of([0.6]), runs_of([0.95], "b")]), ax)
+    assert [t.get_text() for t in ax.texts] == ["+30", "-5"] and [t.get_text() for t in ax.get_yticklabels()] == ["a", "b"] and ax.get_yticks().tolist() == [0, -1]
+    plt.close(fig)
+
+
+def test_the_verdict_counts():
+    said = verdict(pd.concat([runs_of([0.6]), runs_of([0.4], "b")]), 1000)
+    assert "Highest: a (60.0%); lowest: b (40.0%)" in said and f"less than {196 * (2 * 0.25 / 1000) ** 0.5:.1f} points" in said and "one seed" in said
+    assert "3 seeds" in verdict(runs_of([0.6, 0.7, 0.8]), 1000)
+
+
+def test_changes_name_what_differs():
+    assert changes({"a": 1, "c": 3}, {"a": 1, "b": 2}) == {"b": (2, None), "c": (None, 3)} and changes({}, {}) == {}
+
+
+def test_a_drawing_shows_layers_sizes_and_shortcuts():
+    fig = draw({"plain": network(norm="layer", dropout=0.25), "around": network(norm="group", order=FIRST, skip="projection", pool="strided", head="average")})
+    texts = [t.get_text() for t in fig.axes[0].texts]
+    assert "plain\n551,722 parameters, 78 MFLOPs" in texts and texts.count("1 x 1 convolution") == 2 and {".25", "max", "avg", "L", "G", "+", "64\n/2"} <= set(texts)
+
+
+def test_the_references_are_the_briefs():
+    known = references()
+    assert [known[f"DD2424 {name}"]["value"] for name in ("baseline", "dropout", "weight decay", "augmentation", "all")] == [0.73, 0.83, 0.72, 0.84, 0.88]
+    assert all(ref["metric"] == "test_accuracy" and ("400 epochs" in ref["recipe"]) == (key == "DD2424 all") for key, ref in known.items() if key.startswith("DD2424"))
+
+
+# The lesson, and a kill
+
+def test_the_lesson_run_again_trains_nothing_and_looks_at_no_test_part(ws, steps, monkeypatch, capsys):
+    monkeypatch.setattr(plt, "show", lambda: plt.close("all"))
+    matplotlib.use("Agg")
+    cells = [c.source for c in read_notebook(ROOT / "nbs" / "04_ablate.ipynb").cells if c.cell_type == "code" and "%pip" not in c.source]
+    def run():
+        space = {"display": lambda *_: None, "__name__": "lesson"}
+        for source in cells:
+            exec(source.replace('scale = "quick"', 'scale = "tiny"').replace("extensions = False", "extensions = True"), space)
+        return space
+    first, n = run(), steps[0]
+    looked, second = looks(first["ws"], first["splits"]), run()
+    assert n > 200 and steps[0] == n and looked == 10 == looks(first["ws"], first["splits"])
+    assert first["table"].test_accuracy.equals(second["table"].test_accuracy) and first["five"].epochs.equals(second["five"].epochs)
+
+
+def whole_grid(ws):
+    "Three small runs through `ablate`; their table as text."
+    splits, tries = made(), {"plain": {}, "dropout": {"dropout": 0.2, "augment": ["flip", "shift", "affine"]}, "norm": {"norm": "batch"}}
+    runs = ablate(fit(splits, ws, 15, bs=16), tries, [0], splits, ws, "killed or not")
+    return runs[["name", "seed", "accuracy", "train_accuracy", "valid_loss", "train_loss", "epochs"]].to_json()
+
+
+CHILD = """
+import sys
+sys.path.insert(0, sys.argv[1])
+import torch
+torch.set_num_threads(1)
+from test_ablate import whole_grid
+from coursekit.workspace import setup
+print("begun", flush=True)
+print(whole_grid(setup("tiny")))
+"""
+
+
+def test_a_killed_grid_gives_the_same_table(tmp_path, monkeypatch):
+    def start():
+        env = {**os.environ, "COURSEKIT_CACHE": str(tmp_path / "b" / "cache"), "COURSEKIT_RUNS": str(tmp_path / "b" / "runs"), "OMP_NUM_THREADS": "1"}
+        child = subprocess.Popen([sys.executable, "-c", CHILD, os.path.dirname(__file__)], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=env)
+        assert child.stdout.readline() == "begun\n"
+        return child
+    monkeypatch.setenv("COURSEKIT_CACHE", str(tmp_path / "a" / "cache"))
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # as in the child, or the last bits differ
+    try:
+        whole = whole_grid(setup("tiny"))
+    finally:
+        torch.set_num_threads(threads)
+    child, end = start(), time.monotonic() + 60
+    while not (list(tmp_path.glob("b/runs/ledger/plain-0-*.json")) and list(tmp_path.glob("b/cache/fits/*/[ab].pt"))) and time.monotonic() < end:
+        time.sleep(0.005)
+    child.kill()
+    child.communicate()
+    assert child.returncode == -signal.SIGKILL and len(list(tmp_path.glob("b/runs/ledger/*.json"))) < 3, "it was over before it was killed"
+    again = start().communicate(timeout=120)[0].splitlines()
+    assert any("it goes on from there." in line for line in again), again
+    assert again[-1] == whole and len(json.loads(whole)["name"]) == 3
