@@ -5,8 +5,6 @@ __all__ = ['BOXES', 'COLOURS', 'network', 'draw', 'sizes', 'augmentations', 'sch
            'ablate', 'kept', 'curves', 'dots', 'gaps', 'compare', 'verdict', 'changes', 'look_once']
 
 # %% ../nbs/04_ablate.ipynb #0853d2ed
-import contextlib
-import io
 import json
 import warnings
 
@@ -298,10 +296,7 @@ def ablate(train,          # function (seed=..., **configuration) -> a fitted le
     def once(seed, **configuration):
         if why := diverged.get((_text(configuration), seed)):
             raise CourseError(why)
-        with contextlib.redirect_stdout(io.StringIO()) as said:
-            learn = train(seed=seed, **configuration)
-        print("".join(line + "\n" for line in said.getvalue().splitlines() if "goes on from there" in line), end="")
-        return learn
+        return train(seed=seed, **configuration)
 
     for run in grid(once, configurations, seeds, splits, recipe, ws).itertuples():
         if run.status == "failed" and "The loss is" not in run.why:
