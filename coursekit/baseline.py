@@ -81,9 +81,7 @@ def history(learn): # a DataFrame: epoch, train_loss, valid_loss, accuracy
     "What the recorder of a learner has kept, a row an epoch."
     import pandas as pd
 
-    from coursekit.training import epoch_values
-
-    return pd.DataFrame([{"epoch": k, **values} for k, values in enumerate(epoch_values(learn), 1)])
+    return pd.DataFrame([{"epoch": k, **values} for k, values in enumerate(learn.epochs, 1)])
 
 # %% ../nbs/02_baseline.ipynb #b7f26f60
 def most_confident_mistakes(splits, preds, idx=None, n=20): # a matplotlib Figure
@@ -138,4 +136,4 @@ def final_test(learn,  # a fitted learner
         preds, targets = learn.get_preds(dl=dl)
     right = int((preds.argmax(1) == targets).sum())
     low, high = interval(right, len(targets))
-    return {"accuracy": right / len(targets), "low": low, "high": high, "n": len(targets), "looks": look(learn.ws, splits, f"seed {learn.seed}")}
+    return {"accuracy": right / len(targets), "low": float(low), "high": float(high), "n": len(targets), "looks": look(learn.ws, splits, f"seed {learn.seed}")}

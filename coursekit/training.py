@@ -3,7 +3,7 @@
 # %% auto #0
 __all__ = ['PRECISIONS', 'SLOTS', 'COPY_EVERY', 'Batches', 'flip', 'shift', 'affine', 'turn', 'colour', 'cutout', 'mixup',
            'best_precision', 'CrossEntropy', 'optimiser', 'write_checkpoint', 'read_checkpoint', 'Fit',
-           'ResumingLearner', 'learner', 'colour_statistics', 'epoch_values', 'record', 'count_flops', 'grid']
+           'ResumingLearner', 'learner', 'colour_statistics', 'record', 'count_flops', 'grid']
 
 # %% ../nbs/kit/03_training.ipynb #1734cba5
 import gc
@@ -15,7 +15,7 @@ import random
 import sys
 import time
 import warnings
-from contextlib import nullcontext
+from contextlib import nullcontext, redirect_stdout
 from functools import cached_property, partial
 
 import numpy as np
@@ -50,7 +50,7 @@ class Batches:
                  seed=0,
                  device="cpu"):
         if not isinstance(bs, int) or bs < 1:
-            raise CourseError(f"The batch size is {bs}: a whole number above 0 is expected, such as 128.")
+            raise CourseError(f"The batch size is {bs!r}: a whole number above 0 is expected, such as 128.")
         if len(images) == 0:
             raise CourseError("There are no images in this part: check the split.")
         if images.dtype == object:
@@ -232,6 +232,8 @@ class CrossEntropy(nn.CrossEntropyLoss):
 def optimiser(name, # of a class in torch.optim, such as SGD or AdamW
               **kwargs):
     "An optimizer of torch for `learner`, with its own arguments."
+    if not isinstance(getattr(torch.optim, name, None), type):
+        raise CourseError(f"torch.optim has no {name!r}: 'SGD', 'Adam' and 'AdamW' are the usual ones.")
     return partial(OptimWrapper, opt=getattr(torch.optim, name), **kwargs)
 
 # %% ../nbs/kit/03_training.ipynb #fa025585
@@ -422,7 +424,7 @@ class ResumingLearner(Learner):
         self.asked, self.precision = precision, precision or best_precision(dls.device)
         if self.precision not in PRECISIONS:
             raise CourseError(f"The precision is {self.precision!r}: choose {', '.join(map(repr, PRECISIONS))}, or None for the fastest here.")
-        self.circumstances = {}
+        self.circumstances, self.epochs = {}, []  # of the last finished fit
         self.place = self._pending = self._start = None
         self._keeps = self._finished = self._has_no_weights = False
         super().__init__(dls, model, **kwargs)
@@ -508,6 +510,8 @@ class ResumingLearner(Learner):
             self._end_cleanup()
             raise CourseError(self._too_large())
         self._start = None
+        if self._keeps:
+            self.epochs = self._epoch_values()
         if self._keeps and not self._finished:
             self.circumstances = {**machine(self.ws.device), "peak_memory_gb": _peak_memory(self.dls.device)}
             self._spent, self._finished, self.model.was_fitted = self.seconds, True, True
@@ -536,6 +540,8 @@ class ResumingLearner(Learner):
                 self._restore(state)
             if self._finished:
                 raise _Finished
+        if first and getattr(getattr(self, "progress", None), "mbar", None):
+            self.progress.mbar.update(0)  # fastai's bar counts on having begun at the beginning
         for epoch in range(first, self.n_epoch):
             self.epoch = self.dls.train.epoch = epoch
             self._with_events(self._do_epoch, "epoch", _CancelEpoch)
@@ -682,6 +688,11 @@ class ResumingLearner(Learner):
                 vars(cb).update(values)
         _set_random_states(state["random"])
 
+    def _epoch_values(self):
+        "What the recorder has of each epoch, {name: value}; predictions and validations that follow write over it."
+        names = list(self.recorder.metric_names)[1:1 + len(self.recorder.values[0])] if self.recorder.values else []
+        return [dict(zip(names, map(float, row))) for row in self.recorder.values]
+
     @property
     def seconds(self):
         "How long this fit has trained, in all its pieces."
@@ -780,6 +791,10 @@ def learner(splits,          # as from `coursekit.data`
     from fastai.metrics import accuracy
 
     seed = ws.seed if seed is None else seed
+    if callable(augment):
+        augment = (augment,)
+    if opt is not None and not callable(opt) or isinstance(opt, type) and issubclass(opt, torch.optim.Optimizer):
+        raise CourseError(f"The optimizer is {opt!r}: optimiser('SGD', momentum=0.9) and the like are expected.")
     if (mean is None) != (std is None):
         raise CourseError(f"mean is {mean} and std is {std}: give both, or neither for those of the training images.")
     if mean is None:
@@ -810,19 +825,18 @@ def _check_outputs(model, dl, n_classes):
     "Fail in words where the model's outputs do not fit the classes."
     training = model.training
     with torch.no_grad():
-        out = model.eval()(dl.few(2)[0])
+        xb, _ = dl.few(2)
+        try:
+            out = model.eval()(xb)
+        except RuntimeError as e:
+            raise CourseError(f"The model can't take inputs of shape {tuple(xb.shape)} ({str(e).splitlines()[0]}): make it for that size, such as vgg(side={xb.shape[-1]}), "
+                              "or read the images at the size that it is made for.") from e
     model.train(training)
     if out.ndim != 2 or out.shape[1] != n_classes:
         raise CourseError(f"The model gives outputs of shape {tuple(out.shape)} for {min(2, len(dl.labels))} images and there are {n_classes} classes: "
                           f"its last layer should have {n_classes} outputs.")
 
-# %% ../nbs/kit/03_training.ipynb #353429c5
-def epoch_values(learn): # [{"train_loss": ..., "valid_loss": ..., metrics}]
-    "What the recorder of a fitted learner has kept of each epoch."
-    names = list(learn.recorder.metric_names)[1:1 + len(learn.recorder.values[0])]
-    return [dict(zip(names, map(float, row))) for row in learn.recorder.values]
-
-
+# %% ../nbs/kit/03_training.ipynb #fb63c74f
 def record(learn,     # a learner that was fitted
            splits,    # what it was trained on
            name,      # of the run, e.g. 'baseline'
@@ -833,12 +847,11 @@ def record(learn,     # a learner that was fitted
     "Keep a finished run in the ledger: settings, seed, metrics by epoch, parameters, FLOPs, time, memory, hardware, versions."
     from coursekit.ledger import looks, write_record
 
-    if not getattr(learn, "circumstances", None):
-        raise CourseError("This learner has not finished a fit: fit it, then record it.")
-    epochs = epoch_values(learn)
+    if not getattr(learn, "epochs", None):
+        raise CourseError("This learner has not finished a fit: fit it, for an epoch at least, then record it.")
     return write_record({
         **_what(learn.ws, splits, name, recipe, learn.seed, config),
-        "final": {**epochs[-1], **final}, "epochs": epochs, "fit": learn.place.kept.name, "precision": learn.precision, "bs": learn.dls.train.bs,
+        "final": {**learn.epochs[-1], **final}, "epochs": learn.epochs, "fit": learn.place.kept.name, "precision": learn.precision, "bs": learn.dls.train.bs,
         "parameters": sum(p.numel() for p in learn.model.parameters()), "flops": count_flops(learn.model, learn.dls.train),
         "seconds": round(learn.seconds, 1), **learn.circumstances, "test_looks": looks(learn.ws, splits)}, learn.ws)
 
@@ -910,12 +923,15 @@ def _run_one(train, configuration, splits, name, seed, recipe, n_threads):
     before = torch.get_num_threads()
     if n_threads:
         torch.set_num_threads(n_threads)
+    said = io.StringIO()
     try:
-        learn = train(seed=seed, **configuration)
-        record(learn, splits, name, recipe, configuration)
+        with redirect_stdout(said):
+            learn = train(seed=seed, **configuration)
+            record(learn, splits, name, recipe, configuration)
     except Exception as e:  # whatever a student's function raises must not end the grid
         return f"{type(e).__name__}: {str(e).splitlines()[0] if str(e) else 'no reason given'}"
     finally:
+        print("".join(line + "\n" for line in said.getvalue().splitlines() if "goes on from there" in line), end="")  # the rest would be said for each run
         torch.set_num_threads(before)
         gc.collect()  # learners and callbacks hold each other, and their images
     return ""
