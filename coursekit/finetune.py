@@ -11,6 +11,7 @@ import contextlib
 import copy
 import difflib
 import hashlib
+import io
 import json
 import re
 import shutil
@@ -83,8 +84,9 @@ def _weights_file(weights, ws):
     advice = f"download {weights.url} ({weights.meta['_file_size']:.0f} MB) elsewhere and put it into {tidy(file.parent)}"
     if ws.scale == "tiny":
         raise CourseError(f"{name} is not here, and scale 'tiny' downloads nothing: {advice}.")
+    print(f"downloading {name}, {weights.meta['_file_size']:.0f} MB")
     try:
-        with _hub(ours):
+        with _hub(ours), contextlib.redirect_stdout(io.StringIO()):  # torch says where to, with the whole path
             weights.get_state_dict(check_hash=True, weights_only=True)
     except (OSError, RuntimeError) as e:
         raise CourseError(f"{name} could not be downloaded ({e}): {advice}. Scale 'tiny' needs none.") from e
@@ -313,7 +315,7 @@ def train_head(features,   # as from `cached_features`
     torch.manual_seed(seed)
     learn = learner(features, Head(features.images.shape[-1], len(features.classes)), ws, bs=64, opt=opt or optimiser("Adam"), augment=[random_view],
                     loss_func=loss_func, precision="fp32", seed=seed)
-    with learn.no_bar(), learn.no_logging():
+    with learn.no_bar(), learn.no_logging(), contextlib.redirect_stdout(io.StringIO()):  # it takes a second
         learn.fit_one_cycle(n_epochs, lr)
     return learn
 
@@ -338,7 +340,7 @@ def compare(runs,          # rows of `ledger`, runs with the same seeds
     for name, values in by_run.items():
         differs = (values - first).dropna()
         rows.append({"run": name, metric: values.mean(), "std": values.std(ddof=1), "n": len(values), "±": spread(values, shares[name]),
-                     "difference": differs.mean(), "± of it": 0. if values is first else spread(differs, max(shares[name], shares[one]))})
+                     "difference": round(differs.mean(), 6), "± of it": 0. if values is first else spread(differs, max(shares[name], shares[one]))})
     return pd.DataFrame(rows)
 
 # %% ../nbs/03_finetune.ipynb #2b48ef03
@@ -407,8 +409,8 @@ def finetuned(pre, splits, ws,
     settings = {"opt": optimiser("AdamW", weight_decay=0.01), "splitter": stage_parameters, "train_bn": False, "cbs": [*cbs, *(more if isinstance(more, (list, tuple)) else [more])], **kwargs}
     try:
         learn = learner(splits, model, ws, bs=bs, augment=augment, mean=pre.mean, std=pre.std, seed=seed, **settings)
-    except (RuntimeError, AssertionError):
-        check_side(pre.model, splits.images.shape[1])
+    except (RuntimeError, AssertionError, CourseError):
+        check_side(pre.model, splits.images.shape[1])  # says it in words, if that is why
         raise
     learn.freeze_to(-n_stages)
     return learn

@@ -570,6 +570,77 @@ def test_a_grid_in_processes(place):
     assert results(df).set_index("run").loc["none", ["n", "failed"]].tolist() == [0, 2]
 
 
+@pytest.mark.parametrize("one, other", [
+    (partial(torch.nn.functional.cross_entropy, label_smoothing=0.1), partial(torch.nn.functional.cross_entropy, label_smoothing=0.6)),
+    (lambda x, y: torch.nn.functional.cross_entropy(x, y), lambda x, y: torch.nn.functional.multi_margin_loss(x, y)),
+    (torch.nn.functional.cross_entropy, torch.nn.functional.multi_margin_loss),
+    (nn.CrossEntropyLoss(), nn.CrossEntropyLoss(weight=torch.tensor([1., 2., 3.]))),
+], ids=["partial", "lambda", "function", "module"])
+def test_another_loss_is_another_fit(one, other, place, capsys):
+    for k, loss in enumerate((one, other, one)):
+        quiet(learner(made(), net(), place, bs=32, loss_func=loss), 1, 0.01)
+        assert ("nothing is trained" in capsys.readouterr().out) == (k == 2)
+
+
+def test_an_edited_augmentation_metric_or_callback_is_another_fit(place, capsys):
+    def with_code(code):
+        space = {"__name__": "lesson", "torch": torch, "Callback": Callback}
+        exec(code, space)
+        return {k: space[k] for k in ("augment", "metric", "cb")}
+    plain = """
+def inner(x): return x.sin()
+def augment(xb, yb): return inner(xb), yb
+def metric(preds, y): return (preds.argmax(1) == y).float().mean()
+class cb(Callback):
+    def before_batch(self): self.learn.xb = (self.xb[0] * 1.0,)
+"""
+    edits = [("", ""), ("sin", "cos"), (".mean()", ".sum()"), ("1.0", "0.5"), ("before_batch", "after_batch"), ("", "")]
+    for k, (a, b) in enumerate(edits):
+        made_of = with_code(plain.replace(a, b) if a else plain)
+        quiet(learner(made(), net(), place, bs=32, augment=[made_of["augment"]], metrics=[made_of["metric"]], cbs=[made_of["cb"]()]), 1, 0.01)
+        assert ("nothing is trained" in capsys.readouterr().out) == (k == 5), (a, b)
+
+
+class Cut(Callback):
+    "The runtime is gone, once, while a file is there."
+    def __init__(self, mark):
+        self.mark = str(mark)
+
+    def after_epoch(self):
+        if self.epoch == 3 and os.path.exists(self.mark):
+            os.remove(self.mark)
+            raise ConnectionError("the runtime is gone")
+
+
+def test_a_fit_goes_on_with_the_bar_on_and_keeps_its_figures_through_predictions(place, tmp_path, capsys):
+    (tmp_path / "mark").touch()
+    fit = lambda: learner(made(), net(), place, bs=32, cbs=Cut(tmp_path / "mark"))
+    with pytest.raises(ConnectionError):
+        fit().fit_one_cycle(5, 0.01)
+    learn = fit()
+    learn.fit_one_cycle(5, 0.01)
+    assert "it goes on from there" in capsys.readouterr().out and len(learn.epochs) == 5
+    before = [dict(e) for e in learn.epochs]
+    learn.get_preds(), learn.validate()
+    record(learn, made(), "cut", "five epochs")
+    row = ledger(place).iloc[0]
+    assert learn.epochs == before and len(row.epochs) == 5
+    assert row.accuracy == before[-1]["accuracy"] and row.valid_loss == before[-1]["valid_loss"]
+
+
+@pytest.mark.parametrize("kwargs, says", [({"opt": torch.optim.SGD}, "optimiser.'SGD'"), ({"opt": "SGD"}, "optimiser.'SGD'"), ({"bs": "64"}, "batch size is '64'")])
+def test_a_wrong_optimizer_or_batch_size(kwargs, says, place):
+    with pytest.raises(CourseError, match=says):
+        learner(made(), net(), place, **kwargs)
+    with pytest.raises(CourseError, match="torch.optim has no 'Sgd'"):
+        optimiser("Sgd")
+
+
+def test_a_model_for_another_size_is_said(place):
+    with pytest.raises(CourseError, match=r"can't take inputs of shape \(2, 3, 16, 16\)"):
+        learner(made(), nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, 3)), place)
+
+
 def test_a_failure_never_replaces_a_finished_run_and_a_finished_run_replaces_it(place):
     def fails(seed, **kwargs):
         raise RuntimeError("out of luck")
