@@ -36,6 +36,9 @@ def fit_function(model,         # from (n, inputs) to (n, outputs)
     if not (len(x) == len(y) and len(xv) == len(yv) and len(x) and len(xv)):
         raise CourseError(f"There are {len(x)} inputs for {len(y)} values to fit, and {len(xv)} for {len(yv)} to judge by: as many of one as of the other, and some of each, are expected.")
     x, y, xv, yv = (torch.as_tensor(np.asarray(a, np.float32)) for a in (x, y, xv, yv))
+    for inputs, values in (x, y), (xv, yv):
+        if inputs.ndim != 2 or values.ndim != 2 or model(inputs[:1]).shape[1:] != values.shape[1:]:
+            raise CourseError(f"The inputs have the shape {tuple(inputs.shape)} and the values {tuple(values.shape)}: (n, inputs) and (n, outputs) are expected; y[:, None] makes a column of a list.")
     opt = torch.optim.Adam(model.parameters(), lr=lr)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(opt, n_steps)
     errors = []
@@ -52,15 +55,15 @@ def fit_function(model,         # from (n, inputs) to (n, outputs)
 # %% ../nbs/06_functions.ipynb #0225289e
 def write_submission(path,
                      ids,               # one for each value
-                     values,            # predictions, shape (n,) or (n, columns)
+                     values,            # predictions, numbers or labels, shape (n,) or (n, columns)
                      sample,            # the challenge's sample submission: a DataFrame or a CSV file; its ids and columns are expected
                     ):                  # the path
     "Check a Kaggle submission against the sample (shape, ids, NaN) and write it whole."
     import pandas as pd
 
     sample = sample if isinstance(sample, pd.DataFrame) else pd.read_csv(sample)
-    key, columns = sample.columns[0], list(sample.columns[1:])
-    values = np.asarray(values, float).reshape(len(values), -1)
+    key, columns, values = sample.columns[0], list(sample.columns[1:]), np.asarray(values)
+    values = values.reshape(len(values), -1) if len(values) else values.reshape(0, len(columns))
     if len(values) != len(ids):
         raise CourseError(f"There are {len(values)} values for {len(ids)} ids: one for each is expected.")
     if values.shape[1] != len(columns):
@@ -69,10 +72,12 @@ def write_submission(path,
     table.insert(0, key, list(ids))
     if (twice := table[key].duplicated()).any():
         raise CourseError(f"{twice.sum()} ids come twice, the first is {table[key][twice].iloc[0]}: each once is expected.")
+    if len(ids) and type(table[key].iloc[0]) is str and pd.api.types.is_numeric_dtype(sample[key]):
+        raise CourseError(f"Your ids are text, such as {table[key].iloc[0]!r}, and the sample's are numbers: turn them into numbers, or read the file with pandas.")
     if wrong := sorted(set(table[key]) ^ set(sample[key]), key=str)[:5]:
         raise CourseError(f"Ids are missing or unknown: {', '.join(map(str, wrong))}; those of the sample are expected, {len(sample):,} in all.")
-    if bad := int((~np.isfinite(values)).any(1).sum()):
-        raise CourseError(f"{bad} rows hold NaN or infinity, the first has the id {table[key][~np.isfinite(values).all(1)].iloc[0]}: numbers are expected; did the training diverge?")
+    if (bad := ~np.isfinite(values).all(1) if values.dtype.kind == "f" else pd.isna(values).any(1)).any():
+        raise CourseError(f"{bad.sum()} row(s) hold NaN or infinity, the first has the id {table[key][bad].iloc[0]}: numbers are expected; did the training diverge?")
     with atomic_path(path) as part:
         table.set_index(key).loc[sample[key]].reset_index().to_csv(part, index=False)
     print(f"{Path(path).name}: {len(table):,} rows, as the sample wants them.")

@@ -93,7 +93,7 @@ def results(df,                 # as from `ledger`
         n_failed = int(runs.failed.notna().sum()) if "failed" in runs else 0
         values, ref, made_of = runs[metric].dropna(), known.get(reference.get(name, "")), runs.data.iloc[0]
         rows.append({"run": name, "recipe": recipe, "data": data, "scale": scale, metric: values.mean(), "std": values.std(ddof=1) if len(values) > 1 else None, "n": len(values), "failed": n_failed,
-                     "95 % interval": _interval(values), "reference": _beside(ref, metric, recipe, scale == "full" and not (made_of.get("stand_in") or made_of.get("part"))), "looks": _looks(runs), "hardware": _one(runs, "hardware"), "seconds": runs.seconds.mean() if "seconds" in runs else None})
+                     "95 % interval": _interval(values), "reference": _beside(ref, metric, recipe, scale, made_of), "looks": _looks(runs), "hardware": _one(runs, "hardware"), "seconds": runs.seconds.mean() if "seconds" in runs else None})
     table = pd.DataFrame(rows)
     return table if table.failed.any() else table.drop(columns="failed")
 
@@ -108,12 +108,12 @@ def _interval(values):
     return f"{values.mean() - half:.3f} to {values.mean() + half:.3f}"
 
 
-def _beside(ref, metric, recipe, whole):
-    "What the table says of a reference; `whole`: all of the real data."
+def _beside(ref, metric, recipe, scale, data):
+    "What the table says of a reference, which was reached on all of the real data."
     if ref is None:
         return ""
-    same = whole and recipe == ref["recipe"] and metric == ref["metric"]
-    return f"{ref['value']} ({ref['source']})" + ("" if same else "; different recipe")
+    same = scale == "full" and not data.get("part") and recipe == ref["recipe"] and metric == ref["metric"]
+    return f"{ref['value']} ({ref['source']})" + ("; other data" if data.get("stand_in") else "" if same else "; different recipe")
 
 
 def _looks(runs):

@@ -83,7 +83,7 @@ def test_no_interval_under_three_runs_and_the_same_recipe_is_compared(ws):
     assert beside("test_accuracy")["95 % interval"] == "n < 3" and "different recipe" not in beside("test_accuracy").reference
     assert "different recipe" in beside("accuracy").reference, "the reference is of the test set"
     run(ws, 0, 0.73, recipe=recipe, scale="full", final={"test_accuracy": 0.73}, data={"title": "CIFAR-10", "fingerprint": "f", "stand_in": True})
-    assert "different recipe" in results(ledger(ws), "test_accuracy", reference={"baseline": "DD2424 baseline"}).reference.iloc[-1]
+    assert "other data" in results(ledger(ws), "test_accuracy", reference={"baseline": "DD2424 baseline"}).reference.iloc[-1]
     path = next((ws.runs / "ledger").glob("*.json"))
     (path.parent / "copy (1).json").write_text(path.read_text())
     assert (results(ledger(ws), "test_accuracy").n == 1).all(), "a copied file is no second run"
@@ -134,6 +134,9 @@ def test_an_mlp_learns_a_line_and_counts():
     assert train[-1] < 1e-3 < train[0] and len(train) == len(valid) == 80
     with pytest.raises(CourseError, match="50 inputs for 49 values"):
         fit_function(mlp(1, [4]), x, x[1:], x, x)
+    for values in x[:, 0], np.hstack([x, x]):
+        with pytest.raises(CourseError, match="makes a column"):
+            fit_function(mlp(1, [4]), x, values, x, values)
 
 
 SAMPLE = pd.DataFrame({"id": [3, 1, 2], "y": 0.0})
@@ -143,12 +146,19 @@ def test_a_submission_is_in_the_order_of_the_sample(tmp_path):
     write_submission(tmp_path / "s.csv", [1, 2, 3], [10, 20, 30], SAMPLE)
     assert pd.read_csv(tmp_path / "s.csv").to_dict("list") == {"id": [3, 1, 2], "y": [30, 10, 20]}
     SAMPLE.to_csv(tmp_path / "sample.csv", index=False)
+    write_submission(tmp_path / "labels.csv", [1, 2, 3], ["cat", "dog", "cat"], SAMPLE)
+    assert pd.read_csv(tmp_path / "labels.csv").iloc[:, 1].tolist() == ["cat", "cat", "dog"], "in the sample's order"
+    write_submission(tmp_path / "whole.csv", [1, 2, 3], [4, 5, 6], SAMPLE)
+    assert (tmp_path / "whole.csv").read_text().splitlines()[1] == "3,6", "a label that is a whole number stays one"
+    for ids, values, says in (["1", "2", "3"], [1, 2, 3], "Your ids are text"), ([], [], "Ids are missing"):
+        with pytest.raises(CourseError, match=says):
+            write_submission(tmp_path / "bad.csv", ids, values, SAMPLE)
     write_submission(tmp_path / "t.csv", [1, 2, 3], np.array([[10], [20], [30]]), tmp_path / "sample.csv")
     assert (tmp_path / "t.csv").read_text() == (tmp_path / "s.csv").read_text()
 
 
 @pytest.mark.parametrize("ids, values, says", [([1, 2], [1, 2], "missing or unknown: 3"), ([1, 2, 3, 4], [1, 2, 3, 4], "missing or unknown: 4"), ([1, 2, 2], [1, 2, 3], "1 ids come twice, the first is 2"),
-                                               ([1, 2, 3], [1, 2], "2 values for 3 ids"), ([1, 2, 3], [[1, 2]] * 3, "2 values a row and the sample has 1 columns"), ([1, 2, 3], [1, float("nan"), 3], "1 rows hold NaN .* id 2"),
+                                               ([1, 2, 3], [1, 2], "2 values for 3 ids"), ([1, 2, 3], [[1, 2]] * 3, "2 values a row and the sample has 1 columns"), ([1, 2, 3], [1, float("nan"), 3], "1 row.s. hold NaN .* id 2"),
                                                ([1, 2, 3], [1, 2, float("inf")], "id 3")])
 def test_a_submission_that_would_be_refused_is_not_written(ids, values, says, tmp_path):
     with pytest.raises(CourseError, match=says):
