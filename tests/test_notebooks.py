@@ -129,7 +129,7 @@ def lesson_03(ws):
 @pytest.mark.parametrize("path", LESSONS, ids=names)
 def test_the_checks_of_exercises_can_fail(path, ws):
     space = {"ws": ws, "np": np, "pd": pd, "table": catalogue(), "parts_of": parts_of, "show_table": show_table, "interval": interval, "mlp": mlp, "nn": nn, "n_hidden": 8, "extensions": False}
-    space = {"ws": ws, "np": np, "pd": pd, "table": catalogue(), "parts_of": parts_of, "show_table": show_table, "interval": interval, "mlp": mlp, "nn": nn}
+    space = {"ws": ws, "np": np, "pd": pd, "table": catalogue(), "parts_of": parts_of, "show_table": show_table, "interval": interval, "mlp": mlp, "nn": nn, "n_hidden": 8, "extensions": False}
     if path.stem == "04_ablate":
         final = {"dropout": [0.2, 0.3, 0.4, 0.5], "norm": "batch", "augment": ["flip", "shift"]}
         strided = {**final, "order": "norm act pool drop", "head": "average", "pool": "strided"}
