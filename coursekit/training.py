@@ -573,7 +573,7 @@ class ResumingLearner(Learner):
         for epoch in range(first, self.n_epoch):
             self.epoch = self.dls.train.epoch = epoch
             self._with_events(self._do_epoch, "epoch", _CancelEpoch)
-            if time.monotonic() - self._written >= 20 * self._cost:  # at every epoch, as long as that costs less than a twentieth
+            if self._cost < 0.2 or time.monotonic() - self._written >= 20 * self._cost:  # at every epoch; for a large model, as long as it costs less than a twentieth
                 self._write(epoch + 1, 0)
 
     def _begin(self):
