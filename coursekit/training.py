@@ -421,9 +421,12 @@ def _describe(f, seen=()):
         return _describe_object(f, seen)
     if f.__code__ in seen:
         return f.__qualname__
-    seen, called = (*seen, f.__code__), [f.__globals__[n] for n in f.__code__.co_names if n in f.__globals__]
-    return [f.__qualname__, _code(f.__code__), _values([c.cell_contents for c in f.__closure__ or ()], seen),
-            _values([v for v in called if _is_plain(v) or getattr(v, "__module__", "") == f.__module__ and hasattr(v, "__code__")], seen), _values(f.__defaults__ or (), seen)]
+    seen, around = (*seen, f.__code__), [c.cell_contents for c in f.__closure__ or ()]
+    for v in (f.__globals__[n] for n in f.__code__.co_names if n in f.__globals__):
+        if _is_plain(v) or getattr(v, "__module__", "") == f.__module__ and hasattr(v, "__code__"):
+            around.append(v)
+    around = [v for v in around if not isinstance(v, (list, dict))]  # what a callback collects, say: it changes, and decides nothing
+    return [f.__qualname__, _code(f.__code__), _values(around, seen), _values(f.__defaults__ or (), seen)]
 
 
 def _values(values, seen):
