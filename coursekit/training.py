@@ -659,7 +659,7 @@ class ResumingLearner(Learner):
         opt = [type(getattr(self.opt, "opt", self.opt)).__name__, [dict(h) for h in self.opt.hypers], _optimizer_state(self.opt),
                [p.requires_grad for p in self.model.parameters()]]
         model = [repr(self.model), self.model.state_dict()]
-        return _digest([model, opt, schedules, callbacks, data, _describe(self.loss_func), [[m.name, _describe(getattr(m, "func", m))] for m in self.metrics], self.n_epoch, self.seed, self.asked, list(self.about)])
+        return _digest([model, opt, schedules, callbacks, data, _describe(self.loss_func), [[m.name, _describe(m.func) if hasattr(m, "func") else [_describe_object(type(m)), _arguments(m)]] for m in self.metrics], self.n_epoch, self.seed, self.asked, list(self.about)])
 
     def _probe(self):
         "What a copy of the model, on the CPU, says of one fixed batch, in training and in use; its weights are stirred, lest a layer of zeros hide the others."

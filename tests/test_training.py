@@ -16,6 +16,7 @@ from fastai.callback.schedule import lr_find  # noqa: F401: adds Learner.lr_find
 from fastai.callback.tracker import SaveModelCallback
 from fastai.callback.core import Callback
 from fastai.interpret import ClassificationInterpretation
+from fastai.learner import Metric
 from torch import nn
 
 from coursekit import training
@@ -599,6 +600,24 @@ class cb(Callback):
         made_of = with_code(plain.replace(a, b) if a else plain)
         quiet(learner(made(), net(), place, bs=32, augment=[made_of["augment"]], metrics=[made_of["metric"]], cbs=[made_of["cb"]()]), 1, 0.01)
         assert ("nothing is trained" in capsys.readouterr().out) == (k == 5), (a, b)
+
+
+class Counted(Metric):
+    "A metric that keeps something between batches."
+    def reset(self): self.n = 0
+    def accumulate(self, learn): self.n += len(learn.yb[0])
+    value = property(lambda self: self.n)
+
+
+def test_a_metric_that_keeps_something_does_not_make_an_interrupted_fit_another_one(place, tmp_path, capsys):
+    (tmp_path / "mark").touch()
+    learn = learner(made(), net(), place, bs=32, cbs=Cut(tmp_path / "mark"), metrics=[Counted()])
+    for _ in range(2):
+        try:
+            quiet(learn, 5, 0.01)
+        except ConnectionError:
+            pass
+    assert "it goes on from there" in capsys.readouterr().out and [e["counted"] for e in learn.epochs] == [60] * 5
 
 
 class Cut(Callback):
