@@ -253,6 +253,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                   'coursekit.splits.image_table': ('kit/splits.html#image_table', 'coursekit/splits.py'),
                                   'coursekit.splits.make_split': ('kit/splits.html#make_split', 'coursekit/splits.py'),
                                   'coursekit.splits.make_splits': ('kit/splits.html#make_splits', 'coursekit/splits.py'),
+                                  'coursekit.splits.middle_square': ('kit/splits.html#middle_square', 'coursekit/splits.py'),
                                   'coursekit.splits.pets': ('kit/splits.html#pets', 'coursekit/splits.py'),
                                   'coursekit.splits.squares': ('kit/splits.html#squares', 'coursekit/splits.py')},
             'coursekit.text': { 'coursekit.text.Carry': ('text.html#carry', 'coursekit/text.py'),

@@ -26,6 +26,7 @@ from torch import nn
 from torchvision.ops import StochasticDepth
 
 from .data import Splits
+from .splits import middle_square
 from .training import PRECISIONS, Batches, _describe, _digest, best_precision, learner, optimiser
 from .workspace import CourseError, atomic_path, tidy
 
@@ -175,7 +176,7 @@ def cached_features(pre,         # as from `pretrained`
     for view, batches in enumerate(passes[1:], 1):
         batches.augment, batches.seed = tuple(augment), view
     try:
-        sample = _forward(net, plain.batch(torch.arange(min(8, len(splits.labels))), 0)[0], precision)
+        sample = _forward(net, plain.few(8)[0], precision)
     except (RuntimeError, AssertionError):
         check_side(pre.model, side)  # says it in words, if that is why
         raise
@@ -453,10 +454,9 @@ def name_it(file,     # a path, or an open binary file
         image = decode(file, side)
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as e:  # as Pillow says that a file is no image, or far too large
         raise CourseError(f"{getattr(file, 'name', file)} can't be read as an image ({e}): a JPEG or PNG file is expected.") from e
-    top, left = ((n - side) // 2 for n in image.shape[:2])
-    image = image[top:top + side, left:left + side]
+    image = middle_square(image)
     device = next(model.parameters()).device
-    xb, _ = Batches(image[None], [0], classes, 1, pre.mean, pre.std, device=device).batch(torch.arange(1), 0)
+    xb, _ = Batches(image[None], [0], classes, 1, pre.mean, pre.std, device=device).few(1)
     with torch.no_grad():
         best = model.eval()(xb)[0].softmax(0).topk(min(5, len(classes)))
     fig, (left, right) = plt.subplots(1, 2, figsize=(7, 2.6), layout="constrained")
