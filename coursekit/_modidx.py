@@ -246,6 +246,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
             'coursekit.release': { 'coursekit.release._earlier': ('kit/release.html#_earlier', 'coursekit/release.py'),
                                    'coursekit.release._moved': ('kit/release.html#_moved', 'coursekit/release.py'),
                                    'coursekit.release._names': ('kit/release.html#_names', 'coursekit/release.py'),
+                                   'coursekit.release._place': ('kit/release.html#_place', 'coursekit/release.py'),
                                    'coursekit.release._put': ('kit/release.html#_put', 'coursekit/release.py'),
                                    'coursekit.release._readme': ('kit/release.html#_readme', 'coursekit/release.py'),
                                    'coursekit.release._role': ('kit/release.html#_role', 'coursekit/release.py'),

@@ -105,7 +105,8 @@ def _moved(text,  # of a Markdown cell
             return m[0]
         if not (path.parent / m["file"]).exists():
             raise CourseError(f"{path.name} links to {m['file']}, which does not exist: mend the link.")
-        return f"{m['start']}https://github.com/{repo}/blob/{tag}/{posixpath.normpath(posixpath.join(posixpath.dirname(own), m['file']))}"
+        page = "raw" if Path(m["file"]).suffix in (".png", ".jpg", ".jpeg", ".gif", ".svg") else "blob"  # a page can't be shown as a picture
+        return f"{m['start']}https://github.com/{repo}/{page}/{tag}/{posixpath.normpath(posixpath.join(posixpath.dirname(own), m['file']))}"
     text = re.sub(LINK, link, text)
     return re.sub(BADGE, lambda m: f"{place}/{file}" if (file := posixpath.basename(m[3])) in names else m[0], text)
 
@@ -170,14 +171,9 @@ def release(paths,         # the lessons
             folder="",     # where `out` will be in it; '': at its top
            ):
     "Write lessons for students: solutions out, checks kept, badges that open them from `repo`."
-    for option, value, pattern, wanted in (("repo", repo, r"[\w-]+/[\w.-]+(?<!\.git)", "OWNER/NAME, as in github.com/OWNER/NAME"),
-                                           ("branch", branch, r"[\w./-]+", "a branch, such as main"),
-                                           ("folder", folder, r"[\w./-]*", "a folder of the repository, such as lessons")):
-        if not re.fullmatch(pattern, value):
-            raise CourseError(f"--{option} {value!r}: write {wanted}.")
+    place = _place(repo, branch, folder)
     if _version("nbconvert") == "not installed":
         raise CourseError("nbconvert is not installed: pip install 'coursekit[run]'.")
-    place = "/".join(filter(None, (repo, "blob", branch, folder.strip("/"))))
     names, files, rows = {p.name for p in paths}, {}, []
     for path in paths:
         nb = read_notebook(path)
@@ -191,6 +187,16 @@ def release(paths,         # the lessons
     _put(files, Path(out).expanduser().absolute())
 
 
+def _place(repo, branch, folder): # OWNER/NAME/blob/BRANCH, and perhaps a folder
+    "Where a release will be, as badges spell it."
+    for option, value, pattern, wanted in (("repo", repo, r"[\w-]+/[\w.-]+(?<!\.git)", "OWNER/NAME, as in github.com/OWNER/NAME"),
+                                           ("branch", branch, r"[\w./-]+", "a branch, such as main"),
+                                           ("folder", folder, r"[\w./-]*", "a folder of the repository, such as lessons")):
+        if not re.fullmatch(pattern, value):
+            raise CourseError(f"--{option} {value!r}: write {wanted}.")
+    return "/".join(filter(None, (repo, "blob", branch, folder.strip("/"))))
+
+
 def _text(nb):
     "A notebook as a file's bytes."
     import nbformat
@@ -199,10 +205,10 @@ def _text(nb):
 
 
 def _row(nb, name, place):
-    "A lesson's line in the README: title, first sentence, badge."
-    title, text, *_ = nb.cells[0].source.lstrip("# ").split("\n\n")
+    "A lesson's line in the README: title and badge."
+    title = nb.cells[0].source.lstrip("# ").split("\n")[0]
     badge = "https://colab.research.google.com/assets/colab-badge.svg"
-    return f"| [{name.removesuffix('.ipynb')}]({name}) | {title}: {text} | [![Open In Colab]({badge})](https://colab.research.google.com/github/{place}/{name}) |"
+    return f"| [{name.removesuffix('.ipynb')}]({name}) | {title} | [![Open In Colab]({badge})](https://colab.research.google.com/github/{place}/{name}) |"
 
 
 def _readme(rows, course, tag):

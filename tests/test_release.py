@@ -139,7 +139,7 @@ def test_links_lead_to_neighbours_and_else_to_the_course(course):
     new = read_notebook(course / "out" / "00_twice.ipynb").cells[0].source
     at = "https://github.com/coursekit/coursekit/blob/v0.1.0"
     assert new.splitlines()[4] == f"[badge]({COLAB}me/my-course/blob/spring/2027/a/lessons/00_twice.ipynb)"
-    assert new.splitlines()[6] == text.replace("../data_links.md", f"{at}/data_links.md").replace("(kit/", f"({at}/nbs/kit/").replace("cat.png", f"{at}/nbs/cat.png")
+    assert new.splitlines()[6] == text.replace("../data_links.md", f"{at}/data_links.md").replace("(kit/", f"({at}/nbs/kit/").replace("cat.png", f"{at.replace('blob', 'raw')}/nbs/cat.png")
     assert f"{COLAB}me/my-course/blob/spring/2027/a/lessons/01_more.ipynb" in (course / "out" / "README.md").read_text()
 
 
