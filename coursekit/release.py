@@ -12,7 +12,7 @@ import re
 import symtable
 from pathlib import Path
 
-from .course import read_notebook
+from .report import read_notebook
 from .workspace import CourseError, _version, atomic_path, tidy
 
 # %% ../nbs/kit/08_release.ipynb #c4e5fb41
