@@ -78,6 +78,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                   'coursekit.course._hash': ('kit/course.html#_hash', 'coursekit/course.py'),
                                   'coursekit.course._keep': ('kit/course.html#_keep', 'coursekit/course.py'),
                                   'coursekit.course._kind': ('kit/course.html#_kind', 'coursekit/course.py'),
+                                  'coursekit.course._last': ('kit/course.html#_last', 'coursekit/course.py'),
                                   'coursekit.course._last_words': ('kit/course.html#_last_words', 'coursekit/course.py'),
                                   'coursekit.course._literal': ('kit/course.html#_literal', 'coursekit/course.py'),
                                   'coursekit.course._make_way': ('kit/course.html#_make_way', 'coursekit/course.py'),

@@ -414,7 +414,7 @@ def run_notebooks(notebooks,       # paths
     paths, last = _unique(notebooks), read_report(against) if against else None
     try_writing(out, "--out")
     with _alone(out):
-        here = read_report(out) if (out / "report.json").exists() else None
+        here = _last(out)
         results = _to_come(paths, parameters, known or read_parameters(paths), out, limits)
         if changed and here:
             _keep(results, here, out)
@@ -441,6 +441,12 @@ def _alone(out):
         yield
     finally:
         lock.release()
+
+
+def _last(out):
+    "The last report in a folder; None where there is none that can be read."
+    with contextlib.suppress(CourseError):
+        return read_report(out)
 
 
 def _to_come(paths, parameters, known, out, limits):

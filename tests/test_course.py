@@ -1,4 +1,5 @@
 "The course runner as a person meets it: the command line, failing notebooks, ctrl-C, the report."
+import contextlib
 import json
 import os
 import signal
@@ -10,34 +11,12 @@ from pathlib import Path
 import nbformat
 import psutil
 import pytest
-from conftest import ROOT, command
+from conftest import ROOT, command, report
 
-from coursekit.course import _kind, defaults, parse_parameters, read_notebook
-from coursekit.workspace import CourseError, n_cores
-
-PARAMETERS = 'scale = "quick"  # why\nlr = 0.1\nn = 3\nextensions = False'
-
-
-@pytest.fixture
-def make(tmp_path):
-    "Make a notebook with a parameters cell and the given code cells."
-    def make(name, *sources, parameters=PARAMETERS, kernel="python3"):
-        cells = [nbformat.v4.new_markdown_cell("# A title")]
-        if parameters:
-            cells.append(nbformat.v4.new_code_cell(parameters, metadata={"tags": ["parameters"]}))
-        nb = nbformat.v4.new_notebook(cells=[*cells, *map(nbformat.v4.new_code_cell, sources)])
-        nb.metadata.kernelspec = {"name": kernel, "display_name": kernel, "language": "python"}
-        path = tmp_path / f"{name}.ipynb"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        nbformat.write(nb, path)
-        return path
-    return make
-
-
-def report(out):
-    "{name: what report.json says of a notebook}."
-    return {n["name"]: n for n in json.loads((out / "report.json").read_text())["notebooks"]}
-
+from coursekit.course import _kind, _slots, defaults, parse_parameters, run_notebooks
+from coursekit.ledger import _beside, references
+from coursekit.report import agrees, machine, read_notebook
+from coursekit.workspace import CourseError, atomic_path, n_cores
 
 def started(tmp_path):
     "Whether any notebook was executed."
@@ -166,7 +145,7 @@ def test_an_output_that_is_no_picture_and_no_table_spoils_nothing(make, tmp_path
                      "display({'image/png': 'a', 'text/plain': ''}, raw=True)\ndisplay({TABLE: 'text', 'text/plain': ''}, raw=True)\n"
                      "display({TABLE: {'title': 1, 'columns': [1], 'data': [2]}, 'text/plain': ''}, raw=True)")
     assert command("run", path, make("b", "x = 1"), "--out", tmp_path / "out").returncode == 0
-    assert report(tmp_path / "out")["a"]["figures"] == report(tmp_path / "out")["a"]["tables"] == []
+    assert report(tmp_path / "out")["a"]["figures"] == 0 and report(tmp_path / "out")["a"]["tables"] == []
 
 
 def test_notebooks_of_one_name_have_their_own_parameters(make, tmp_path):
@@ -236,8 +215,7 @@ def test_whatever_a_notebook_printed_is_escaped(make, tmp_path):
     page, got = (tmp_path / "out" / "index.html").read_text(), report(tmp_path / "out")["a"]
     assert HOSTILE not in page and "&lt;script&gt;" in page and "x&lt;b&gt;" in page
     assert got["tables"][0]["title"] == HOSTILE and got["tables"][0]["data"] == [[HOSTILE, 1.0], [None, 2.5]]
-    assert (tmp_path / "out" / got["figures"][0]["file"]).read_bytes()[:4] == b"\x89PNG"
-    assert "data:image/png;base64," in page and "http" not in page.replace("http://www.w3.org", "")
+    assert got["figures"] == 1 and page.count("data:image/png;base64,iVBOR") == 1 and "http:" not in page and "https:" not in page
 
 
 def test_a_table_without_rows_and_nan(make, tmp_path):
@@ -246,6 +224,192 @@ def test_a_table_without_rows_and_nan(make, tmp_path):
     assert command("run", path, "--out", tmp_path / "out").returncode == 0
     tables = report(tmp_path / "out")["a"]["tables"]
     assert tables[0]["data"] == [] and tables[1]["columns"] == ["row", "x"]
+
+
+# What need not run again, two runs at once, a full disk
+
+def test_changed_keeps_what_would_run_the_same(make, tmp_path):
+    a, b, out = make("a", "print(1)"), make("b", "1/0"), tmp_path / "out"
+    data = {"env": {"COURSEKIT_DATA": str(tmp_path / "data")}}
+    again = lambda *options: {n: r["kept_from"] != "" for n, r in (command("run", a, b, *options, "--changed", "--out", out, **data), report(out))[1].items()}
+    assert again() == {"a": False, "b": False}
+    assert again() == {"a": True, "b": False} and (out / "a.ipynb").exists()  # what failed runs again
+    since = report(out)["a"]["kept_from"]
+    assert again() == {"a": True, "b": False} and report(out)["a"]["kept_from"] == since
+    assert again("-p", "n=4") == {"a": False, "b": False}
+    nb = nbformat.read(a, 4)
+    nb.cells[-1].outputs = [nbformat.v4.new_output("stream", text="of another day")]
+    nbformat.write(nb, a)
+    assert again("-p", "n=4") == {"a": True, "b": False}  # outputs decide nothing
+    (tmp_path / "data" / "cifar10").mkdir(parents=True)
+    (tmp_path / "data" / "cifar10" / "x.png").write_bytes(b"1")
+    assert again("-p", "n=4") == {"a": False, "b": False}
+    make("a", "print(2)")
+    assert again("-p", "n=4") == {"a": False, "b": False}
+    (out / "a.ipynb").unlink()
+    assert again("-p", "n=4") == {"a": False, "b": False}
+
+
+def test_the_package_and_versions_are_in_the_fingerprint(tmp_path, monkeypatch):
+    import shutil
+
+    import coursekit
+    from coursekit import course
+    shutil.copytree(Path(coursekit.__file__).parent, tmp_path / "coursekit")
+    before = course.surroundings(tmp_path / "none")
+    monkeypatch.setattr(coursekit, "__file__", str(tmp_path / "coursekit" / "__init__.py"))
+    assert course.surroundings(tmp_path / "none") == before
+    (tmp_path / "coursekit" / "text.py").open("a").write("\n")
+    assert course.surroundings(tmp_path / "none") != before
+    monkeypatch.undo()
+    monkeypatch.setattr(course, "machine", lambda: {**machine(), "torch": "0.1"})
+    assert course.surroundings(tmp_path / "none") != before
+
+
+def test_a_second_run_in_one_folder_at_the_same_time_is_turned_away(make, tmp_path):
+    out, path = tmp_path / "out", make("a", "import time\ntime.sleep(8)")
+    first = subprocess.Popen([Path(sys.executable).with_name("coursekit"), "run", path, "--out", out], stdout=subprocess.PIPE, text=True)
+    for _ in range(100):
+        if (out / ".lock").exists():
+            break
+        time.sleep(0.1)
+    second = command("run", make("b", "x = 1"), "--out", out)
+    assert second.returncode == 2 and "Another run is writing into" in second.stderr and "--out" in second.stderr
+    assert first.wait(60) == 0 and set(report(out)) == {"a"}
+    assert command("run", make("b", "x = 1"), "--out", out).returncode == 0
+
+
+def test_a_run_removes_what_the_last_one_left_and_nothing_else(make, tmp_path):
+    out = tmp_path / "out"
+    command("run", make("a", "x = 1"), make("b", "x = 1"), "--out", out)
+    nbformat.write(nbformat.v4.new_notebook(), out / "mine.ipynb")
+    command("run", make("b", "x = 1"), "--out", out)
+    assert {p.name for p in out.iterdir() if p.name != ".lock"} == {"b.ipynb", "mine.ipynb", "index.html", "report.json"}
+
+
+def test_a_disk_that_fills_while_the_page_is_written_loses_no_result(make, tmp_path, monkeypatch):
+    from coursekit import report as page
+
+    def full(*args):
+        raise CourseError("No space is left on the disk")
+    monkeypatch.setattr("coursekit.course.write_page", full)
+    with pytest.raises(CourseError, match="No space"):
+        run_notebooks([make("a", "print(1)")], out=tmp_path / "out")
+    assert report(tmp_path / "out")["a"]["status"] == "passed" and (tmp_path / "out" / "a.ipynb").exists()
+    monkeypatch.setattr("coursekit.course.write_page", page.write_page)
+    run_notebooks([tmp_path / "a.ipynb"], out=tmp_path / "out", changed=True)
+    assert report(tmp_path / "out")["a"]["kept_from"] and (tmp_path / "out" / "index.html").exists()
+
+
+def test_a_notebook_that_can_not_be_written_has_failed_and_the_report_knows_its_results(make, tmp_path, monkeypatch):
+    good, path = make("good", "x = 1"), make("a", "import pandas as pd\nfrom coursekit.workspace import show_table\nshow_table(pd.DataFrame({'x': [7]}), 't')")
+
+    @contextlib.contextmanager
+    def full(path, setting=""):
+        if path.name == "a.ipynb":
+            raise CourseError("No space is left on the disk of out: free some, or choose another folder with --out.")
+        with atomic_path(path, setting) as part:
+            yield part
+    monkeypatch.setattr("coursekit.course.atomic_path", full)
+    run_notebooks([path, good], out=tmp_path / "out")
+    got = report(tmp_path / "out")
+    assert got["good"]["status"] == "passed" and got["a"]["reason"].startswith("it ran, but could not be written: No space is left")
+    assert got["a"]["tables"][0]["data"] == [[7]] and got["a"]["executed"] == ""
+
+
+# Order, and the GPU
+
+def test_the_longest_starts_first(make, tmp_path):
+    a, b, out = make("a", "x = 1"), make("b", "import time\ntime.sleep(3)"), tmp_path / "out"
+    assert command("run", a, b, "--jobs", 1, "--out", out).stdout.index(" a ") < command("run", a, b, "--jobs", 1, "--out", out).stdout.index(" a ")
+    assert report(out)["b"]["seconds"] > report(out)["a"]["seconds"]
+
+
+@pytest.mark.parametrize("given, jobs, expected", [
+    (None, None, ["0", "1"]), (None, 3, ["0", "1", "0"]), ("1", None, ["1"]), ("", None, [None] * n_cores()), ("-1", 1, [None])])
+def test_a_gpu_is_used_by_one_notebook_at_a_time(tmp_path, monkeypatch, given, jobs, expected):
+    smi = tmp_path / "nvidia-smi"
+    smi.write_text("#!/bin/sh\necho Tesla T4\necho Tesla T4\n")
+    smi.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if given is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", given)
+    slots = _slots(jobs, 7)
+    got = [slots.get() for _ in range(slots.qsize())]
+    assert [s.get("CUDA_VISIBLE_DEVICES") for s in got] == expected
+    assert {s["OMP_NUM_THREADS"] for s in got} == {str(max(1, n_cores() // len(expected)))}
+
+
+# Against an earlier run
+
+RESULT = ("import pandas as pd\nfrom coursekit.workspace import show_table\n"
+          "show_table(pd.DataFrame({'run': ['vgg'], 'recipe': ['SGD'], 'data': ['CIFAR-10'], 'scale': ['full'], 'test_accuracy': [lr], 'std': [0.01], "
+          "'n': [3], 'reference': [REFERENCE]}), 'Results')")
+
+
+@pytest.mark.parametrize("reference, then, now, verdict", [
+    ("0.73 (a brief)", 0.74, 0.70, "left its reference"), ("0.73 (a brief)", 0.74, 0.72, "agrees"), ("0.73 (a brief)", 0.5, 0.7, "does not agree"),
+    ("at least 0.95 (a paper)", 0.96, 0.94, "left its reference"), ("0.73 (a brief); different recipe", 0.5, 0.53, "moved"),
+    ("0.73 (a brief); different recipe", 0.5, 0.515, None), ("", 0.5, 0.4, "moved")])
+def test_a_result_that_left_its_reference_is_marked(make, tmp_path, reference, then, now, verdict):
+    out, path = tmp_path / "out", make("a", f"REFERENCE = {reference!r}", RESULT)
+    command("run", path, "-p", f"lr={then}", "--out", out)
+    assert command("run", path, "-p", f"lr={now}", "--out", tmp_path / "new", "--against", out).returncode == 0
+    judged, page = json.loads((tmp_path / "new" / "report.json").read_text())["judged"], (tmp_path / "new" / "index.html").read_text()
+    assert [j["verdict"] for j in judged] == ([verdict] if verdict else [])
+    assert not verdict or judged[0]["before"] == then and judged[0]["value"] == now and f">{verdict}</td>" in page
+
+
+def test_the_ledger_writes_references_as_the_report_reads_them():
+    known = references()["DD2424 baseline"]
+    for recipe, scale, expected in (known["recipe"], "full", True), (known["recipe"], "quick", None), ("another", "full", None):
+        assert agrees(known["value"] + 0.01, 0.01, _beside(known, "test_accuracy", recipe, scale, {})) is expected
+
+
+def test_what_got_slower_by_half_is_marked(make, tmp_path):
+    out, path, other = tmp_path / "out", make("a", "import time\ntime.sleep(lr)"), make("b", "1/0")
+    command("run", path, other, "-p", "lr=0.1", "--out", out)
+    last = json.loads((out / "report.json").read_text())
+    for n in last["notebooks"]:
+        n["seconds"], n["parameters"] = 0.5, {"lr": 2.0}
+    for name, cpu, slower in ("same", last["machine"]["CPU"], True), ("other", "abacus", False):
+        (tmp_path / name).write_text(json.dumps({**last, "machine": {**last["machine"], "CPU": cpu}}))
+        assert command("run", path, other, "-p", "lr=2.0", "--out", out, "--against", tmp_path / name).returncode == 1
+        got, page = report(out), (out / "index.html").read_text()
+        assert got["a"]["last"] == {"status": "passed", "seconds": 0.5, "slower": slower} and not got["b"]["last"]["slower"]
+        assert (">slower, ×" in page) == slower and ("on another machine" in page) != slower
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"notebooks": 3}', '{"notebooks": [], "started": 1}'])
+def test_a_report_that_is_none_is_a_sentence(make, tmp_path, text):
+    (tmp_path / "last.json").write_text(text)
+    done = command("run", make("a", "x = 1"), "--against", tmp_path / "last.json", "--out", tmp_path / "out")
+    assert done.returncode == 2 and "last.json is no report of a run" in done.stderr and not started(tmp_path)
+
+
+def test_a_torn_report_in_the_folder_stops_nothing(make, tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "report.json").write_text('{"notebooks')
+    assert command("run", make("a", "x = 1"), "--out", tmp_path / "out").returncode == 0
+
+
+def test_looks_at_the_test_set_are_counted(make, tmp_path):
+    look = "from types import SimpleNamespace as S\nfrom coursekit.ledger import look\nfrom coursekit.workspace import setup\n" \
+           "ws = setup('tiny')\nlook(ws, S(fingerprint='f', title='CIFAR-10 <b>'), 'try')"
+    path, runs = make("a", look), {"env": {"COURSEKIT_RUNS": str(tmp_path / "runs")}}
+    for n in 1, 2:
+        assert command("run", path, "--out", tmp_path / "out", **runs).returncode == 0
+        time.sleep(1)
+    assert json.loads((tmp_path / "out" / "report.json").read_text())["looks"] == [{"data": "CIFAR-10 <b>", "looks": 2, "in this run": 1}]
+    assert "CIFAR-10 &lt;b&gt;" in (tmp_path / "out" / "index.html").read_text()
+
+
+def test_a_long_output_is_cut_in_the_report(make, tmp_path):
+    command("run", make("a", "print('y' * 10**6)\nraise ValueError('z' * 10**6)"), "--out", tmp_path / "out")
+    got = report(tmp_path / "out")["a"]
+    assert len(got["reason"]) < 400 and len(got["error"]["printed"]) < 5000 and len(got["error"]["traceback"]) < 21_000
+    assert (tmp_path / "out" / "index.html").stat().st_size < 1e5
 
 
 # In place

@@ -1,0 +1,152 @@
+"Notebooks that do their worst, run together with good ones: those pass, the others fail with a true reason, nothing is left running."
+import os
+import signal
+import subprocess
+import sys
+import time
+import uuid
+from pathlib import Path
+
+import nbformat
+import psutil
+import pytest
+from conftest import command, report
+
+from coursekit.course import MARK
+
+SCRIPT = "<script>document.title = 'hacked'</script><img src=x onerror=alert(1)>"
+SLEEPER = "[sys.executable, '-c', 'import time; time.sleep(4321)']"
+HOSTILE = {
+    "dead": ("import os, signal\nos.kill(os.getpid(), signal.SIGKILL)",
+             "the kernel ended in cell 3: killed by SIGKILL, as the system does when memory runs out"),
+    "loop": ("while True:\n    try:\n        while True:\n            pass\n    except BaseException:\n        pass",
+             "cell 3 took longer than 20 s, the limit given by --cell-timeout"),
+    "fork": ("import os, time\nif os.fork() == 0:\n    os.setsid()\n    time.sleep(4321)", "left 1 process behind (a copy of the kernel), which was ended"),
+    "exit": ("import os\nos._exit(3)", "the kernel ended in cell 3: exit status 3"),
+    "flood": ("for _ in range(200):\n    print('x' * 10**6)", "cell 3 printed too much: more than 50 MB came out of this notebook"),
+    "script": (f"from IPython.display import HTML, display\ndisplay(HTML({SCRIPT!r}))\nraise ValueError({SCRIPT!r})", f"ValueError: {SCRIPT}"),
+    "unwritable": ("from pathlib import Path\nPath('/dev/null/runs').mkdir()", "NotADirectoryError: [Errno 20] Not a directory: '/dev/null/runs'"),
+    "missing": ("import no_such_package", "ModuleNotFoundError: No module named 'no_such_package'"),
+    "kernel": ("x = 1", "no kernel is called 'cobol' here: choose one that `jupyter kernelspec list` shows"),
+    "json": (None, "json.ipynb is not a notebook"),
+}
+
+
+def marked(mark):
+    "The living processes whose environment carries a mark."
+    found = []
+    for p in psutil.process_iter():
+        try:
+            if mark in p.environ().get(MARK, ""):
+                found.append(p)
+        except psutil.Error:
+            pass
+    return found
+
+
+@pytest.fixture
+def mark():
+    "A mark that all kernels of a test carry; at the end none of them is left."
+    mark = f"test-{uuid.uuid4().hex}"
+    yield mark
+    assert marked(mark) == []
+
+
+def test_ten_hostile_notebooks_beside_two_good_ones(make, tmp_path, mark):
+    paths = [make(name, source or "", kernel="cobol" if name == "kernel" else "python3") for name, (source, _) in HOSTILE.items()]
+    paths[-1].write_text('{"cells": [')
+    good = [make("good", "import os\nassert scale == 'tiny'\nos.getpid()"), make("better", "print('done')")]
+    done = command("run", *paths, *good, "--scale", "tiny", "--jobs", 4, "--cell-timeout", 20, "--out", tmp_path / "out", env={MARK: mark})
+    assert done.returncode == 1 and "2 of 12 passed" in done.stdout, done.stdout + done.stderr
+    got = report(tmp_path / "out")
+    assert {n: r["status"] for n, r in got.items()} == {**dict.fromkeys(HOSTILE, "failed"), "good": "passed", "better": "passed"}
+    for name, (_, reason) in HOSTILE.items():
+        assert reason in got[name]["reason"], (name, got[name]["reason"])
+    page = (tmp_path / "out" / "index.html").read_text()
+    assert "<script" not in page and "<img src=x" not in page and 'sandbox srcdoc="&lt;script&gt;' in page
+    assert nbformat.read(tmp_path / "out" / "better.ipynb", 4).cells[-1].outputs[0].text == "done\n"
+    assert (tmp_path / "out" / "flood.ipynb").stat().st_size < 60e6 and "out of this notebook" in page
+
+
+@pytest.mark.parametrize("source", [
+    f"import subprocess, sys\nsubprocess.Popen({SLEEPER}, start_new_session=True)",  # a session of its own
+    "import os, time\nif os.fork() == 0:\n    if os.fork() == 0:\n        os.setsid()\n        time.sleep(4321)\n    os._exit(0)",  # an orphan
+    f"import subprocess, sys, time\nsubprocess.Popen({SLEEPER}, env={{}}, start_new_session=True)\ntime.sleep(2)",  # without the mark
+])
+def test_what_a_notebook_leaves_behind_is_ended_and_told(make, tmp_path, mark, source):
+    before = {p.pid for p in psutil.process_iter()}
+    assert command("run", make("a", source), "--out", tmp_path / "out", env={MARK: mark}).returncode == 1
+    got = report(tmp_path / "out")["a"]
+    assert "left 1 process behind (" in got["reason"] and ("sleep(4321)" in got["reason"] or "a copy of the kernel" in got["reason"])
+    ours = [p for p in psutil.process_iter(["cmdline", "status"]) if p.pid not in before and "time.sleep(4321)" in str(p.info["cmdline"])]
+    assert not [p for p in ours if p.info["status"] != psutil.STATUS_ZOMBIE]
+
+
+def test_workers_that_follow_their_kernel_are_not_left_behind(make, tmp_path, mark):
+    path = make("a", "from joblib import Parallel, delayed\nParallel(n_jobs=2)(delayed(abs)(-i) for i in range(8))")
+    done = command("run", path, "--out", tmp_path / "out", env={MARK: mark})
+    assert done.returncode == 0, report(tmp_path / "out")["a"]["reason"]
+
+
+def test_an_endless_cell_is_interrupted_where_it_is(make, tmp_path, mark):
+    path = make("a", "x = 0\nwhile True:\n    x += 1", "never = 1")
+    assert command("run", path, "--cell-timeout", 5, "--out", tmp_path / "out", env={MARK: mark}).returncode == 1
+    got = report(tmp_path / "out")["a"]
+    assert got["reason"] == "cell 3 took longer than 5 s, the limit given by --cell-timeout"
+    assert "KeyboardInterrupt" in got["error"]["traceback"] and any(line.startswith("->") for line in got["error"]["lines"])
+
+
+def test_a_notebook_that_survives_its_interrupt_has_failed_all_the_same(make, tmp_path, mark):
+    path = make("a", "import time\ntry:\n    time.sleep(600)\nexcept KeyboardInterrupt:\n    pass", "y = 1")
+    assert command("run", path, "--timeout", 8, "--out", tmp_path / "out", env={MARK: mark}).returncode == 1
+    assert report(tmp_path / "out")["a"]["reason"] == "took longer than 8 s, the limit given by --timeout"
+
+
+def test_memory_is_limited_for_a_kernel_and_its_children_together(make, tmp_path, mark):
+    eat = "x = [bytearray(b'x' * 10**8) for _ in range({})]"
+    child = f"import subprocess, sys\nsubprocess.run([sys.executable, '-c', {eat.format(20)!r} + '; import time; time.sleep(60)'])"
+    paths = [make("alone", eat.format(40) + "\nimport time\ntime.sleep(60)"), make("child", child), make("modest", eat.format(3) + "\nimport time\ntime.sleep(1)")]
+    assert command("run", *paths, "--memory", 1, "--timeout", 60, "--out", tmp_path / "out", env={MARK: mark}).returncode == 1
+    got = report(tmp_path / "out")
+    for name in "alone", "child":
+        assert got[name]["reason"] == "cell 3 used more than 1 GB of memory, the limit given by --memory" and got[name]["peak_mb"] > 1000
+    assert got["modest"]["status"] == "passed" and 300 < got["modest"]["peak_mb"] < 1000
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="shared memory is told apart on Linux only")
+def test_memory_that_forked_children_share_is_counted_once(make, tmp_path, mark):
+    source = ("import os, time\nx = bytearray(b'x' * 5 * 10**8)\npids = []\nfor _ in range(4):\n    if (pid := os.fork()) == 0:\n"
+              "        time.sleep(3)\n        os._exit(0)\n    pids.append(pid)\nfor pid in pids:\n    os.waitpid(pid, 0)")
+    assert command("run", make("a", source), "--memory", 1.2, "--out", tmp_path / "out", env={MARK: mark}).returncode == 0
+    assert report(tmp_path / "out")["a"]["peak_mb"] > 1200
+
+
+def test_output_outside_of_cells_is_no_flood_of_memory(make, tmp_path, mark):
+    path = make("a", "import os\nos.write(2, b'the last line\\n')\nos.kill(os.getpid(), 6)")
+    command("run", path, "--out", tmp_path / "out", env={MARK: mark})
+    assert "the kernel ended in cell 3: killed by SIGABRT" in report(tmp_path / "out")["a"]["reason"]
+
+
+def test_a_message_of_a_hundred_megabytes_at_once(make, tmp_path, mark):
+    done = command("run", make("a", "print('x' * 10**8)", "y = 1"), make("good", "y = 1"), "--out", tmp_path / "out", env={MARK: mark})
+    got = report(tmp_path / "out")
+    assert done.returncode == 1 and got["good"]["status"] == "passed"
+    assert got["a"]["reason"].startswith("cell 3 printed too much") and (tmp_path / "out" / "a.ipynb").stat().st_size < 1e5
+
+
+def test_a_run_that_is_killed_leaves_a_report_of_what_was_finished(make, tmp_path, mark):
+    paths = [make("a", "x = 1"), make("slow", "import time\ntime.sleep(600)")]
+    run = subprocess.Popen([Path(sys.executable).with_name("coursekit"), "run", *paths, "--jobs", "1", "--out", tmp_path / "out"],
+                           env={**os.environ, MARK: mark}, stdout=subprocess.DEVNULL)
+    end = time.monotonic() + 60
+    while not (tmp_path / "out" / "report.json").exists() and time.monotonic() < end:
+        time.sleep(0.1)
+    run.send_signal(signal.SIGKILL)
+    run.wait()
+    assert {n: r["status"] for n, r in report(tmp_path / "out").items()} == {"a": "passed", "slow": "running"}
+    make("slow", "x = 2")
+    done = command("run", *paths, "--changed", "--out", tmp_path / "out")
+    assert done.returncode == 0 and "(kept: unchanged)" in done.stdout and report(tmp_path / "out")["slow"]["status"] == "passed"
+    end = time.monotonic() + 20
+    while marked(mark) and time.monotonic() < end:  # a kernel looks for its parent now and then
+        time.sleep(0.2)
