@@ -233,11 +233,12 @@ def test_the_resolution_game_scores(data):
             picture(game, "game")
         buttons = game.get_by_role("button")
         (buttons.filter(has_text=label) if right[k] else buttons.filter(has_not_text=label)).first.click()
+    expect(game).to_contain_text(f"{sum(right)} of {len(turns)} right")
     expect(game.locator("tbody tr")).to_have_count(len({size for size, _ in turns}))
     for row in game.locator("tbody tr").all():
         size, n, n_right, accuracy, _ = row.locator("td").all_inner_texts()
         mine = [r for r, (s, _) in zip(right, turns) if s == int(size)]
-        assert (int(n), int(n_right), float(accuracy)) == (len(mine), sum(mine), sum(mine) / len(mine))
+        assert (int(n), int(n_right), accuracy) == (len(mine), sum(mine), f"{sum(mine) / len(mine):.0%}")
     assert all(b.is_disabled() for b in game.get_by_role("button").all())
     picture(game, "game-score")
 
