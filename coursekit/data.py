@@ -105,7 +105,7 @@ def _widget_table(df): # HTML; what is in the cells is HTML already
     "A table in a widget, which the notebook's page leaves without a style."
     cells = "border: 0; border-bottom: 1px solid #8884; padding: .3em 1.2em .3em 0; text-align: left; vertical-align: top; line-height: 1.4"
     rules = [{"selector": "", "props": "border: 0; border-collapse: collapse"}, {"selector": "th, td", "props": cells}, {"selector": "a", "props": "text-decoration: underline"}]
-    return df.style.hide(axis="index").format(na_rep="").set_table_styles(rules).to_html()
+    return df.style.hide(axis="index").set_table_styles(rules).to_html()
 
 
 def _turns(splits, sizes, n_each, rng): # [(size, index)] in random order
@@ -425,4 +425,7 @@ def dataset_picker(table): # the catalogue, or a part of it; returns an ipywidge
 
 def _size(gb): # of a download; nan where it is not known
     "A size in the unit that people say."
-    return "" if gb != gb else f"{gb:,.3g}&nbsp;GB" if gb >= 1 else f"{1000 * gb:.2g}&nbsp;MB"
+    if gb != gb:
+        return ""
+    n, unit = (gb, "GB") if gb >= 1 else (1000 * gb, "MB")
+    return f"{n:,.0f}&nbsp;{unit}" if n >= 10 else f"{n:.2g}&nbsp;{unit}"

@@ -276,7 +276,7 @@ def test_the_picker_filters():
     table = catalogue()
     picker = dataset_picker(table)
     (task, size, use), out = picker.children[0].children, picker.children[1]
-    assert f"{len(table)} of {len(table)}" in out.value
+    assert f"{len(table)} of {len(table)}" in out.value and all(f">{size}</td>" in out.value for size in ("811&nbsp;MB", "155&nbsp;GB", "0.16&nbsp;MB", ""))
     task.value, size.value = "text", 0.1
     assert "tiny Shakespeare" in out.value and "1.1&nbsp;MB" in out.value and "CIFAR-10" not in out.value and "GloVe" not in out.value
     task.value, size.value, use.value = "segmentation", float("inf"), "any"
