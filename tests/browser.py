@@ -110,9 +110,9 @@ def chromium(tmp_path_factory):
         browser.close()
 
 
-def new_page(chromium, height=1000):
+def new_page(chromium):
     "An empty page that waits for nothing longer than half a minute."
-    page = chromium.new_page(viewport={"width": 1300, "height": height})
+    page = chromium.new_page(viewport={"width": 1300, "height": 1000})
     page.set_default_timeout(30_000)
     return page
 
@@ -317,45 +317,42 @@ def report(tmp_path_factory, spy):
     return folder / "out" / "index.html"
 
 
-def faults(page):
-    "A list that fills with what goes wrong in a page; a script that was kept from running is as it should be."
-    said, blocked = [], ("Blocked script execution", "Content Security Policy")
-    page.on("console", lambda m: said.append(m.text) if m.type in ("error", "warning") and not any(b in m.text for b in blocked) else None)
-    page.on("pageerror", lambda e: said.append(str(e)))
-    page.on("dialog", lambda d: (said.append(d.message), d.dismiss()))
-    return said
-
-
-def test_the_report_runs_no_script_and_calls_nobody(chromium, report, spy):
-    page, loaded = new_page(chromium), []
-    said = faults(page)
+@pytest.fixture
+def opened_report(chromium, report):
+    "The report in a page, and two lists: what went wrong there, and what was loaded."
+    page, wrong, loaded = new_page(chromium), [], []
+    blocked = "Blocked script execution", "Content Security Policy"  # a script that is kept from running is as it should be
+    page.on("console", lambda m: wrong.append(m.text) if m.type in ("error", "warning") and not any(b in m.text for b in blocked) else None)
+    page.on("pageerror", lambda e: wrong.append(str(e)))
+    page.on("dialog", lambda d: (wrong.append(d.message), d.dismiss()))
     page.on("requestfinished", lambda r: loaded.append(r.url))
-    page.goto(report.as_uri())
+    page.goto(report.as_uri(), wait_until="domcontentloaded")  # a picture that the spy never sends is not waited for
+    yield page, wrong, loaded
+    page.close()
+
+
+def test_the_report_runs_no_script_and_calls_nobody(opened_report, spy):
+    page, wrong, loaded = opened_report
     page.evaluate("document.querySelectorAll('details').forEach(d => d.open = true)")
     page.wait_for_timeout(500)
-    assert said == [] and "hacked" not in page.title()
+    assert wrong == [] and "hacked" not in page.title()
     assert all(frame.evaluate("window.hacked === undefined") for frame in page.frames)
     assert loaded and all(url.startswith(("file://", "data:", "about:")) for url in loaded)
     with pytest.raises(TimeoutError):
         spy.accept()
-    page.close()
 
 
-def test_the_report_begins_with_what_failed(chromium, report):
-    page = new_page(chromium)
-    page.goto(report.as_uri())
+def test_the_report_begins_with_what_failed(opened_report):
+    page, _, _ = opened_report
     first = page.locator("section").first
     expect(first).to_contain_text("c_bad")
     for words in "ZeroDivisionError: division by zero", "ratio = 12 / width  # the line":
         expect(first.get_by_text(words).first).to_be_visible()
     page.screenshot(path=PICTURES / "report.png", full_page=True)
-    page.close()
 
 
-def test_a_click_on_a_figure_of_the_report_shows_it_large(chromium, report):
-    page = new_page(chromium)
-    page.goto(report.as_uri())
+def test_a_click_on_a_figure_of_the_report_shows_it_large(opened_report):
+    page, _, _ = opened_report
     page.evaluate("document.querySelectorAll('details:not(:has(> summary img))').forEach(d => d.open = true)")
     page.locator("section", has_text="a_good").locator("img").first.click()
     page.wait_for_function("[...document.images].some(e => e.checkVisibility() && e.getBoundingClientRect().width >= 600)")
-    page.close()
