@@ -1,17 +1,22 @@
 # make run:  every notebook at tiny scale, offline; the report is report/index.html
 # make test: the tests
-# Both make .venv first, with whatever Python 3.11 or newer PYTHON names.
+# make browser: lessons and report in JupyterLab and Chromium; pictures of them in build/browser
+# All make .venv first, with whatever Python 3.11 or newer PYTHON names.
 PYTHON ?= python3
 BIN = .venv/bin
 NOTEBOOKS = nbs/*.ipynb nbs/kit/*.ipynb
 
-.PHONY: run test full export refresh stamp resolve dist
+.PHONY: run test browser full export refresh stamp resolve dist
 
 run: .venv/ready
 	$(BIN)/coursekit run $(NOTEBOOKS) --scale tiny
 
 test: .venv/ready
 	$(BIN)/pytest
+
+# Needs Chromium: apt install chromium, or its path in CHROMIUM.
+browser: .venv/browser
+	$(BIN)/pytest tests/browser.py
 
 # All lessons at full scale, on the data in COURSEKIT_DATA.
 full: .venv/ready
@@ -46,4 +51,8 @@ dist: .venv/ready
 	$(PYTHON) -c 'import sys; sys.exit("coursekit needs Python 3.11 or newer: make PYTHON=python3.12 ..." if sys.version_info < (3, 11) else 0)'
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[dev]'
+	touch $@
+
+.venv/browser: .venv/ready
+	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[dev,browser]'
 	touch $@

@@ -78,7 +78,8 @@ def resolution_game(splits,                      # two to ten classes
         "The next picture, or the score."
         if done := len(box.answers) == len(turns):
             picture.layout.display = "none"
-            line.value = resolution_score(box.answers).to_html(index=False)
+            score = resolution_score(box.answers)
+            line.value = f"<p>{verdict}{score.right.sum()} of {len(turns)} right</p>" + _widget_table(score.assign(accuracy=score.accuracy.map("{:.0%}".format)))
         else:
             size, i = turns[len(box.answers)]
             picture.value = _png(shrink([splits.images[i]], size)[0])
@@ -98,6 +99,13 @@ def resolution_game(splits,                      # two to ten classes
         b.on_click(answer)
     show()
     return box
+
+
+def _widget_table(df): # HTML; what is in the cells is HTML already
+    "A table in a widget, which the notebook's page leaves without a style."
+    cells = "border: 0; border-bottom: 1px solid #8884; padding: .3em 1.2em .3em 0; text-align: left; vertical-align: top; line-height: 1.4"
+    rules = [{"selector": "", "props": "border: 0; border-collapse: collapse"}, {"selector": "th, td", "props": cells}, {"selector": "a", "props": "text-decoration: underline"}]
+    return df.style.hide(axis="index").set_table_styles(rules).to_html()
 
 
 def _turns(splits, sizes, n_each, rng): # [(size, index)] in random order
@@ -406,10 +414,18 @@ def dataset_picker(table): # the catalogue, or a part of it; returns an ipywidge
         rows = fits[keep].reset_index()
         name = [f"<a href='{html.escape(h)}' target='_blank'>{html.escape(n)}</a>" for n, h in zip(rows.name, rows.home)]
         text = rows[["licence", "load", "pitfalls"]].map(html.escape)
-        shown = text.assign(name=name, GB=rows.size_gb)[["name", "GB", "licence", "load", "pitfalls"]]
-        out.value = f"<p>{len(rows)} of {len(table)}</p>" + shown.to_html(index=False, escape=False, na_rep="")
+        shown = text.assign(name=name, size=rows.size_gb.map(_size))[["name", "size", "licence", "load", "pitfalls"]]
+        out.value = f"<p>{len(rows)} of {len(table)}</p>" + _widget_table(shown)
 
     for w in (task, size, use):
         w.observe(show, "value")
     show()
-    return widgets.VBox([widgets.HBox([task, size, use]), out])
+    return widgets.VBox([widgets.HBox([task, size, use], layout=widgets.Layout(flex_flow="row wrap")), out])
+
+
+def _size(gb): # of a download; nan where it is not known
+    "A size in the unit that people say."
+    if gb != gb:
+        return ""
+    n, unit = (gb, "GB") if gb >= 1 else (1000 * gb, "MB")
+    return f"{n:,.0f}&nbsp;{unit}" if n >= 10 else f"{n:.2g}&nbsp;{unit}"

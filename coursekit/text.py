@@ -412,10 +412,11 @@ def writer(model, text,
 
     import ipywidgets as widgets
 
-    prompt = widgets.Text(value="The ", description="prompt")
-    temperature = widgets.FloatSlider(value=0.8, min=0.1, max=2, step=0.1, description="temperature")
-    p = widgets.FloatSlider(value=0.95, min=0.05, max=1, step=0.05, description="p")
-    seed = widgets.BoundedIntText(value=0, min=0, max=10**6, description="seed")
+    wide = {"description_width": "90px"}  # as wide as the word temperature
+    prompt = widgets.Text(value="The ", description="prompt", style=wide)
+    temperature = widgets.FloatSlider(value=0.8, min=0.1, max=2, step=0.1, readout_format=".1f", description="temperature", style=wide)
+    p = widgets.FloatSlider(value=0.95, min=0.05, max=1, step=0.05, description="p", style=wide)
+    seed = widgets.BoundedIntText(value=0, min=0, max=10**6, description="seed", style=wide)
     button, out = widgets.Button(description="write"), widgets.HTML()
 
     def write(_):
@@ -424,10 +425,11 @@ def writer(model, text,
         for i, c in enumerate(islice(stream(model, text, prompt.value, temperature.value, partial(nucleus, p=p.value), seed=seed.value), n), 1):
             written += c
             if i % 10 == 0 or i == n:
-                out.value = f"<pre style='white-space:pre-wrap'>{html.escape(written)}</pre>"
+                out.value = f"<pre style='white-space:pre-wrap; border:1px solid #8884; padding:.5em 1em'>{html.escape(written)}</pre>"
 
     button.on_click(write)
-    return widgets.VBox([prompt, widgets.HBox([temperature, p]), widgets.HBox([seed, button]), out])
+    wrap = widgets.Layout(flex_flow="row wrap")  # on a narrow page
+    return widgets.VBox([prompt, widgets.HBox([temperature, p], layout=wrap), widgets.HBox([seed, button], layout=wrap), out])
 
 # %% ../nbs/05_text.ipynb #75c99b84
 def words_of(string): # a list of strings

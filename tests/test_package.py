@@ -33,7 +33,7 @@ def test_pyproject_says_the_same_as_settings():
 def test_installed_metadata_comes_from_settings():
     meta, facts = importlib.metadata.metadata("coursekit"), settings()
     assert meta["Version"] == facts["version"] and meta["Summary"] == facts["description"]
-    assert set(meta.get_all("Provides-Extra")) == {"run", "cluster", "dev"}
+    assert set(meta.get_all("Provides-Extra")) == {"run", "cluster", "dev", "browser"}
 
 
 def python(code):
