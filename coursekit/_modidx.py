@@ -284,6 +284,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                   'coursekit.report.agrees': ('kit/report.html#agrees', 'coursekit/report.py'),
                                   'coursekit.report.compare': ('kit/report.html#compare', 'coursekit/report.py'),
                                   'coursekit.report.count_looks': ('kit/report.html#count_looks', 'coursekit/report.py'),
+                                  'coursekit.report.day': ('kit/report.html#day', 'coursekit/report.py'),
                                   'coursekit.report.figure': ('kit/report.html#figure', 'coursekit/report.py'),
                                   'coursekit.report.gpus': ('kit/report.html#gpus', 'coursekit/report.py'),
                                   'coursekit.report.machine': ('kit/report.html#machine', 'coursekit/report.py'),

@@ -2,7 +2,7 @@
 
 # %% auto #0
 __all__ = ['PAGE', 'read_notebook', 'without_papermills', 'record', 'gpus', 'machine', 'count_looks', 'read_report', 'agrees',
-           'compare', 'put_beside', 'figure', 'span', 'write_json', 'write_page']
+           'compare', 'put_beside', 'figure', 'span', 'day', 'write_json', 'write_page']
 
 # %% ../nbs/kit/07_report.ipynb #c59dc67b
 import base64
@@ -218,10 +218,10 @@ PAGE = """<!doctype html>
 @media (prefers-color-scheme: dark) { :root { --good: #3fcf9f; --bad: #ff8a75; } }
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 68rem; margin: 2rem auto; padding: 0 1rem; }
 h1 { margin-bottom: .2rem; } h2 { margin: 2.2rem 0 .4rem; } h3 { margin: 1rem 0 .3rem; } p { margin: .4rem 0; }
-table { border-collapse: collapse; margin: .6rem 0 1.2rem; display: block; overflow: auto; max-height: 30rem; width: fit-content; max-width: 100%; }
+table { border-collapse: collapse; margin: .4rem 0 1.2rem; display: block; overflow: auto; max-height: 30rem; width: fit-content; max-width: 100%; }
 td, th { padding: .2rem 1rem .2rem 0; border-bottom: 1px solid var(--line); text-align: left; vertical-align: top; white-space: nowrap; }
 td.w { white-space: normal; min-width: 14rem; max-width: 30rem; } td.n, th.n { text-align: right; font-variant-numeric: tabular-nums; }
-caption { text-align: left; font-weight: 600; padding-bottom: .2rem; }
+.title { font-weight: 600; margin: 1.2rem 0 0; }
 pre { background: var(--soft); padding: .7rem; overflow: auto; max-height: 24rem; margin: .5rem 0; }
 summary { cursor: pointer; } iframe { width: 100%; height: 12rem; border: 1px solid var(--line); background: white; }
 .passed, .good { color: var(--good); font-weight: 600; } .failed, .stopped, .bad { color: var(--bad); font-weight: 600; }
@@ -230,24 +230,24 @@ summary { cursor: pointer; } iframe { width: 100%; height: 12rem; border: 1px so
 .figures summary { list-style: none; } .figures summary::-webkit-details-marker { display: none; }
 .figures img { width: 11rem; height: 8rem; object-fit: contain; background: white; border: 1px solid var(--line); }
 .figures details[open] { flex-basis: 100%; } .figures details[open] img { width: auto; height: auto; max-width: 100%; }
-.soft { opacity: .75; }
+.soft { opacity: .75; font-weight: 400; color: CanvasText; }
 </style></head><body>
 {% macro cell(v) %}<td{% if v is number %} class="n"{% elif v is string and v|length > 40 %} class="w"{% endif %}>{{ v|figure }}</td>{% endmacro %}
-{% macro error(n) %}<article class="failure"><h3>{{ n.name }} <span class="{{ n.status }}">{{ n.status }}</span></h3><p><b>{{ n.reason or "It did not end." }}</b></p>
+{% macro error(n) %}<section class="failure"><h3>{{ n.name }} <span class="{{ n.status }}">{{ n.status }}</span></h3><p><b>{{ n.reason or "It did not end." }}</b></p>
 {% if n.error %}<p>Cell {{ n.error.cell }}{% if n.heading %}, under “{{ n.heading }}”{% endif %}{% if n.executed %}, in <a href="{{ n.executed|urlencode }}">the executed notebook</a>{% endif %}</p>
 <pre>{{ n.error.lines|join("\\n") }}</pre>
 {% if n.error.printed %}<details><summary>What the cell printed</summary><pre>{{ n.error.printed }}</pre></details>{% endif %}
 {% if n.error.html %}<details><summary>What the cell showed</summary>{% for h in n.error.html %}<iframe sandbox srcdoc="{{ h }}" title="HTML of cell {{ n.error.cell }}"></iframe>{% endfor %}</details>{% endif %}
-{% if n.error.traceback %}<details><summary>Traceback</summary><pre>{{ n.error.traceback }}</pre></details>{% endif %}{% endif %}</article>{% endmacro %}
+{% if n.error.traceback %}<details><summary>Traceback</summary><pre>{{ n.error.traceback }}</pre></details>{% endif %}{% endif %}</section>{% endmacro %}
 <h1>{{ r.passed }} of {{ r.notebooks|length }} notebooks passed</h1>
-<p class="soft">{{ r.started }}, {{ r.seconds|span }}{% if r.jobs > 1 %}, {{ r.jobs }} at a time{% endif %}{% for k, v in r.parameters.items() %}; {{ k }} = {{ v }}{% endfor %}.
-{{ r.machine.CPU }}; GPU: {{ r.machine.GPU }}; torch {{ r.machine.torch }}.{% if r.against %} Beside the run of {{ r.against.started }}{% if not r.against["same machine"] %}, which was on another machine, so that times are not judged{% elif not r.against.jobs %}, with another number at a time, so that times are not judged{% endif %}.{% endif %}</p>
+<p class="soft">{{ r.started|day }}, {{ r.seconds|span }}{% if r.jobs > 1 %}, {{ r.jobs }} at a time{% endif %}{% for k, v in r.parameters.items() %}; {{ k }} = {{ v }}{% endfor %}.
+{{ r.machine.CPU }}; GPU: {{ r.machine.GPU }}; torch {{ r.machine.torch }}.{% if r.against %} Beside the run of {{ r.against.started|day }}{% if not r.against["same machine"] %}, which was on another machine, so that times are not judged{% elif not r.against.jobs %}, with another number at a time, so that times are not judged{% endif %}.{% endif %}</p>
 {% for n in r.notebooks if n.status != "passed" %}{{ error(n) }}{% endfor %}
 <h2>Notebooks</h2>
 <table><tr><th>notebook</th><th>status</th><th class="n">time</th>{% if r.against %}<th class="n">last time</th><th>then</th>{% endif %}<th class="n">peak memory, MB</th><th>slowest cell</th></tr>
-{% for n in r.notebooks %}<tr><td>{% if n.tables or n.figures %}<a href="#{{ n.name|urlencode }}">{{ n.name }}</a>{% else %}{{ n.name }}{% endif %}</td><td class="{{ n.status }}">{{ n.status }}{% if n.kept_from %} <span class="soft">unchanged since {{ n.kept_from }}</span>{% endif %}</td>
+{% for n in r.notebooks %}<tr><td>{% if n.tables or n.figures %}<a href="#{{ n.name|urlencode }}">{{ n.name }}</a>{% else %}{{ n.name }}{% endif %}</td><td class="{{ n.status }}">{{ n.status }}{% if n.kept_from %} <span class="soft">kept from {{ n.kept_from|day }}</span>{% endif %}</td>
 <td class="n">{{ n.seconds|span }}</td>{% if r.against %}<td class="n">{% if n.last %}{{ n.last.seconds|span }}{% endif %}</td><td>{% if n.last %}{% if n.last.slower %}<span class="bad">slower, × {{ "%.1f"|format(n.seconds / n.last.seconds) }}</span>{% elif n.last.status != n.status %}{{ n.last.status }}{% endif %}{% else %}new{% endif %}</td>{% endif %}
-<td class="n">{{ "%.0f"|format(n.peak_mb) }}</td><td>{% if n.slowest %}{{ n.slowest[0].seconds|span }}: cell {{ n.slowest[0].cell }} <code>{{ n.slowest[0].source|truncate(50) }}</code>{% endif %}</td></tr>
+<td class="n">{{ "%.0f"|format(n.peak_mb) }}</td><td>{% if n.slowest %}{{ n.slowest[0].seconds|span }}: cell {{ n.slowest[0].cell }} <code>{{ n.slowest[0].source|truncate(36) }}</code>{% endif %}</td></tr>
 {% endfor %}</table>
 {% if r.judged %}<h2>Results beside their references{% if r.against %} and the last run{% endif %}</h2>
 <table><tr><th>notebook</th><th>run</th><th class="n">value</th><th class="n">std</th><th>reference</th><th class="n">last time</th><th></th></tr>
@@ -257,7 +257,7 @@ summary { cursor: pointer; } iframe { width: 100%; height: 12rem; border: 1px so
 <table><tr><th>test part of</th><th class="n">looks in all</th><th class="n">in this run</th></tr>{% for l in r.looks %}<tr>{{ cell(l.data) }}{{ cell(l.looks) }}{{ cell(l["in this run"]) }}</tr>{% endfor %}</table>{% endif %}
 {% for n in r.notebooks if n.tables or n.figures %}<section id="{{ n.name|urlencode }}"><h2>{{ n.name }}</h2>{% if n.executed %}<p><a href="{{ n.executed|urlencode }}">the executed notebook</a></p>{% endif %}
 <div class="figures">{% for i, url in images[n.name] %}<details><summary><img src="{{ url }}" alt="figure of cell {{ i }}" title="cell {{ i }}: click to open or close"></summary></details>{% endfor %}</div>
-{% for t in n.tables %}<table><caption>{{ t.title }}</caption><tr>{% for c in t.columns %}<th{% if t.data and t.data[0][loop.index0] is number %} class="n"{% endif %}>{{ c }}</th>{% endfor %}</tr>
+{% for t in n.tables %}<p class="title">{{ t.title }}</p><table><tr>{% for c in t.columns %}<th{% if t.data and t.data[0][loop.index0] is number %} class="n"{% endif %}>{{ c }}</th>{% endfor %}</tr>
 {% for row in t.data %}<tr>{% for v in row %}{{ cell(v) }}{% endfor %}</tr>{% endfor %}</table>{% endfor %}</section>
 {% endfor %}<h2>What it ran on</h2>
 <table>{% for k, v in r.machine.items() %}<tr><td>{{ k }}</td>{{ cell(v) }}</tr>{% endfor %}</table>
@@ -275,6 +275,11 @@ def span(seconds):
     return f"{seconds:.1f} s" if seconds < 60 else f"{seconds // 60:.0f} min {seconds % 60:.0f} s" if seconds < 3600 else f"{seconds / 3600:.1f} h"
 
 
+def day(when):
+    "A time of the clock as a person reads it."
+    return when[:16].replace("T", " ")
+
+
 def write_json(report, out):
     "Write report.json into `out`, whole or not at all."
     with atomic_path(out / "report.json") as part:
@@ -290,6 +295,6 @@ def write_page(report, out):
         with contextlib.suppress(OSError, CourseError):  # not executed, or not written because the disk was full
             images[n["name"]] = _figures(without_papermills(read_notebook(out / n["executed"]))) if n["executed"] else []
     env = jinja2.Environment(autoescape=True, undefined=jinja2.ChainableUndefined)
-    env.filters |= {"figure": figure, "span": span}
+    env.filters |= {"figure": figure, "span": span, "day": day}
     with atomic_path(out / "index.html") as part:
         part.write_text(env.from_string(PAGE).render(r=report, images=images), encoding="utf-8")

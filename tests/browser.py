@@ -311,7 +311,7 @@ def report(tmp_path_factory, spy):
     good = notebook(folder / "a_good.ipynb", "import matplotlib.pyplot as plt\nplt.figure(figsize=(12, 9))\nplt.plot([1, 3, 2])\nplt.show()")
     hostile = notebook(folder / "b_hostile.ipynb", f"from IPython.display import HTML\nprint({html!r})\nHTML({html!r})",
                        f"import pandas as pd\nfrom coursekit.workspace import show_table\nshow_table(pd.DataFrame({{'x': [{html!r}]}}), {html!r})")
-    bad = notebook(folder / "c_bad.ipynb", "width = 3", "width = width - 3\nratio = 12 / width  # the line\nprint(ratio)")
+    bad = notebook(folder / "c_bad.ipynb", "width = 3", f"from IPython.display import HTML, display\ndisplay(HTML({html!r}))\nwidth = width - 3\nratio = 12 / width  # the line\nprint(ratio)")
     done = command("run", good, hostile, bad, "--jobs", 1, "--out", folder / "out")
     assert done.returncode == 1, done.stdout + done.stderr
     return folder / "out" / "index.html"
@@ -335,7 +335,7 @@ def test_the_report_runs_no_script_and_calls_nobody(opened_report, spy):
     page, wrong, loaded = opened_report
     page.evaluate("document.querySelectorAll('details').forEach(d => d.open = true)")
     page.wait_for_timeout(500)
-    assert wrong == [] and "hacked" not in page.title()
+    assert wrong == [] and "hacked" not in page.title() and len(page.frames) == 2  # the page, and what the failing cell showed
     assert all(frame.evaluate("window.hacked === undefined") for frame in page.frames)
     assert loaded and all(url.startswith(("file://", "data:", "about:")) for url in loaded)
     with pytest.raises(TimeoutError):
@@ -353,6 +353,10 @@ def test_the_report_begins_with_what_failed(opened_report):
 
 def test_a_click_on_a_figure_of_the_report_shows_it_large(opened_report):
     page, _, _ = opened_report
-    page.evaluate("document.querySelectorAll('details:not(:has(> summary img))').forEach(d => d.open = true)")
-    page.locator("section", has_text="a_good").locator("img").first.click()
-    page.wait_for_function("[...document.images].some(e => e.checkVisibility() && e.getBoundingClientRect().width >= 600)")
+    image = page.locator("section", has_text="a_good").locator("img").first
+    assert image.bounding_box()["width"] < 300
+    image.click()
+    expect(page.locator("details[open] > summary > img")).to_have_count(1)
+    assert image.bounding_box()["width"] >= 600
+    image.click()
+    expect(page.locator("details[open] > summary > img")).to_have_count(0)
