@@ -110,6 +110,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                   'coursekit.course.parse_parameters': ('kit/course.html#parse_parameters', 'coursekit/course.py'),
                                   'coursekit.course.read_parameters': ('kit/course.html#read_parameters', 'coursekit/course.py'),
                                   'coursekit.course.refresh': ('kit/course.html#refresh', 'coursekit/course.py'),
+                                  'coursekit.course.release': ('kit/course.html#release', 'coursekit/course.py'),
                                   'coursekit.course.run': ('kit/course.html#run', 'coursekit/course.py'),
                                   'coursekit.course.run_notebooks': ('kit/course.html#run_notebooks', 'coursekit/course.py'),
                                   'coursekit.course.surroundings': ('kit/course.html#surroundings', 'coursekit/course.py')},

@@ -3,7 +3,7 @@
 # %% auto #0
 __all__ = ['MARK', 'PATIENCE', 'app', 'data', 'defaults', 'parse_parameters', 'Limits', 'Result', 'surroundings', 'fingerprint',
            'run_notebooks', 'read_parameters', 'refresh', 'lessons', 'run', 'doctor', 'list_datasets', 'fetch_datasets',
-           'check_data', 'main']
+           'check_data', 'main', 'release']
 
 # %% ../nbs/kit/04_course.ipynb #89d449d5
 import ast
@@ -770,3 +770,18 @@ def main():
     except CourseError as e:
         typer.echo(f"coursekit: {e}", err=True)
         sys.exit(2)
+
+# %% ../nbs/kit/04_course.ipynb #a42ff58b
+@app.command()
+def release(
+    out: Annotated[Path, typer.Argument(help="The folder to write: new, empty, or an earlier release.", show_default=False)],
+    repo: Annotated[str, typer.Option(metavar="OWNER/NAME", help="Your repository on GitHub, where the badges shall lead.", show_default=False)],
+    branch: Annotated[str, typer.Option(help="The branch you push to.")] = "main",
+    folder: Annotated[str, typer.Option(help="Where OUT is in that repository.", show_default="at its top")] = "",
+):
+    "Write the lessons for students: solutions and their outputs out, checks kept, badges that open your copy."
+    from coursekit.release import release
+
+    paths = lessons()
+    release(paths, out, repo, branch, folder)
+    typer.echo(f"{len(paths)} lessons are in {tidy(out)}: push it to {repo}, branch {branch}.")
