@@ -30,10 +30,15 @@ def changes(before, after):
             for name, version in before.items() if after.get(name) != version]
 
 
-def uv(*args, **kwargs):
-    "What uv prints; its own words and an end where it fails."
-    done = subprocess.run([sys.executable, "-m", "uv", *map(str, args)], stdout=subprocess.PIPE, text=True, **kwargs)
+def run(*command, text=None):
+    "What a command prints when it is given `text`; where it fails, it has said why and this ends."
+    done = subprocess.run([*map(str, command)], input=text, stdout=subprocess.PIPE, text=True)
     return done.stdout if done.returncode == 0 else sys.exit(done.returncode)
+
+
+def uv(*args, text=None):
+    "`run` for uv."
+    return run(sys.executable, "-m", "uv", *args, text=text)
 
 
 def names():
@@ -50,7 +55,7 @@ def held(python,  # the interpreter to resolve for
     "All that coursekit[run] needs and Colab has, at Colab's versions; torch brings the CUDA packages that it was built for."
     constraints = python.parents[1] / "colab.txt"
     constraints.write_text("".join(f"{name}=={version}\n" for name, version in colab.items()), encoding="utf-8")
-    found = versions(uv("pip", "compile", "-q", "--no-header", "--no-annotate", "--python", python, "-c", constraints, "-", input="\n".join(names())))
+    found = versions(uv("pip", "compile", "-q", "--no-header", "--no-annotate", "--python", python, "-c", constraints, "-", text="\n".join(names())))
     return [f"{name}=={version}" for name, version in found.items() if name in colab or CUDA.match(name)]
 
 
@@ -75,9 +80,11 @@ def main(venv,    # its folder
     (venv / "held.txt").write_text("\n".join(held(python, colab_versions())), encoding="utf-8")
     uv("pip", "sync", "--python", python, venv / "held.txt")  # takes out what the last run put in
     before = installed(python)
-    subprocess.run([python, "-m", "pip", "install", "-q", f"{fresh_wheel(venv / 'wheels')}[run]"], check=True)
-    if told := changes(before, installed(python)):
+    run(python, "-m", "pip", "install", "-q", f"{fresh_wheel(venv / 'wheels')}[run]")
+    after = installed(python)
+    if told := changes(before, after):
         sys.exit("\n".join(told))
+    print("Installing coursekit changes no package of Colab's; with it come", ", ".join(sorted(after.keys() - before.keys())))
 
 
 if __name__ == "__main__":
