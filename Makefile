@@ -5,14 +5,15 @@
 PYTHON ?= python3
 BIN = .venv/bin
 NOTEBOOKS = nbs/*.ipynb nbs/kit/*.ipynb
+COLAB_PYTHON ?= 3.13
 
-.PHONY: run test browser full export refresh stamp resolve dist
+.PHONY: run test browser full export refresh stamp resolve colab dist
 
 run: .venv/ready
 	$(BIN)/coursekit run $(NOTEBOOKS) --scale tiny
 
 test: .venv/ready
-	$(BIN)/pytest
+	$(BIN)/pytest -n auto
 
 # Needs Chromium: apt install chromium, or its path in CHROMIUM.
 browser: .venv/browser
@@ -41,6 +42,12 @@ resolve: .venv/ready
 	mkdir -p build
 	curl -fsSL https://raw.githubusercontent.com/googlecolab/backend-info/main/pip-freeze.gpu.txt -o build/freeze.txt
 	COLAB_FREEZE=build/freeze.txt $(BIN)/pytest tests/test_package.py -k colab -rs
+
+# In Colab's own versions: the wheel must change none of them, and every notebook must run; the report is report/colab/index.html.
+# COLAB_PYTHON: a version, or the path of a Python, as uv takes it; COLAB_FREEZE: another freeze, such as the one of make resolve.
+colab: .venv/ready
+	$(BIN)/python tools/colab.py build/colab --python $(COLAB_PYTHON)
+	env -u PYTHONPATH build/colab/bin/coursekit run $(NOTEBOOKS) --scale tiny --out report/colab
 
 # The files of a release; TAG must be the version in settings.ini.
 dist: .venv/ready

@@ -1,6 +1,5 @@
 "The package: metadata, size of an import, what an installation holds, and that Colab stays as it is."
 import importlib.metadata
-import os
 import re
 import subprocess
 import sys
@@ -13,6 +12,7 @@ import pytest
 from conftest import ROOT
 
 sys.path.insert(0, str(ROOT / "tools"))
+import colab
 import stamp
 
 
@@ -88,13 +88,6 @@ def test_sdist_to_wheel_to_install(network, tmp_path):
     assert got.stdout.strip() == settings()["version"], got.stderr
 
 
-def colab_versions():
-    "{package: version} of Colab's freeze, without local versions, addresses and CUDA packages."
-    text = Path(os.environ.get("COLAB_FREEZE", ROOT / "tests" / "colab-freeze.txt")).read_text()
-    rows = re.findall(r"^([\w.-]+)==([^+\s]+)\S*$", text, re.M)
-    return {n: v for n, v in rows if not re.match(r"nvidia|cuda|cupy|triton|cucim", n) and not n.endswith("-cu12")}
-
-
 def resolve(requirements, versions, tmp_path):
     "Resolve for Colab's Python with its versions held; the finished process."
     (tmp_path / "held.txt").write_text("\n".join(f"{n}=={v}" for n, v in versions.items()))
@@ -110,7 +103,7 @@ def needs(extra=""):
 
 
 def test_installing_changes_nothing_on_colab(network, tmp_path):
-    versions = colab_versions()
+    versions = colab.colab_versions()
     assert len(versions) > 300 and "torch" in versions
     for extra in "", "run":
         done = resolve(needs(extra), versions, tmp_path)
@@ -119,13 +112,19 @@ def test_installing_changes_nothing_on_colab(network, tmp_path):
 
 
 def test_every_runtime_requirement_is_on_colab():
-    on_colab = {n.lower().replace("_", "-") for n in colab_versions()}
-    assert {re.match(r"[\w-]+", r)[0] for r in needs()} <= on_colab
+    assert {re.match(r"[\w-]+", r)[0].lower() for r in needs()} <= set(colab.colab_versions())
 
 
 def test_the_colab_check_can_fail(network, tmp_path):
-    newer = [*needs(), f"pandas>{colab_versions()['pandas']}"]
-    assert resolve(newer, colab_versions(), tmp_path).returncode != 0
+    newer = [*needs(), f"pandas>{colab.colab_versions()['pandas']}"]
+    assert resolve(newer, colab.colab_versions(), tmp_path).returncode != 0
+
+
+def test_what_an_installation_changes_on_colab_is_said_and_what_it_adds_is_not():
+    before = colab.versions("# Colab's\ntorch==2.11.0+cu128\nPyYAML==6.0.3\npandas==2.2.3\nbackports.zstd==1.0\nen_core_web_sm @ https://github.com/x.whl\n")
+    after = colab.versions("torch==2.11.0\npyyaml==6.0.3\npandas==3.1.1\npapermill==2.7.0\n")
+    assert colab.changes(before, after) == ["Installing coursekit changes Colab's pandas from 2.2.3 to 3.1.1.", "Installing coursekit changes Colab's backports-zstd from 1.0 to nothing."]
+    assert colab.changes(after, after) == [] and "torch" in colab.names() and "papermill" in colab.names()
 
 
 def test_badges_and_install_cells_have_the_version_of_settings():
