@@ -111,7 +111,7 @@ class Limits:
     seconds: Optional[float] = None
     cell_seconds: Optional[float] = None
     memory: Optional[float] = None  # GB of its processes together
-    output: float = 50              # MB that it may print or show
+    output: float = 100             # MB that it may print or show
 
 
 @dataclass
@@ -136,7 +136,8 @@ class Result:
     kernel: Optional[psutil.Process] = None
     mark: str = field(default_factory=lambda: uuid.uuid4().hex)
     processes: set = field(default_factory=set)  # those seen below the kernel
-    printed: int = 0         # characters
+    printed: int = 0         # characters, as far as they are still in the notebook
+    printed_before: int = 0  # the cell at work
     started: float = 0.0
     begun: float = 0.0       # when the cell at work began
     interrupted: float = 0.0
@@ -146,18 +147,22 @@ class Result:
         self.cell += "injected-parameters" not in cell.metadata.get("tags", [])
         if cell.cell_type == "markdown" and (heading := re.search(r"^#+ (.+)", cell.source, re.M)):
             self.heading = heading[1]
-        self.begun = time.monotonic()
+        self.begun, self.printed_before = time.monotonic(), self.printed
 
     def on_cell_executed(self, cell, cell_index, execute_reply):
         "nbclient's hook: a code cell has ended."
         self.cell_seconds[self.cell] = round(time.monotonic() - self.begun, 3)
         if time.monotonic() - max(self.saved, self.started) > 30:
-            self.save()
+            with contextlib.suppress(CourseError):  # a full disk is told at the end, if it is still full
+                self.save()
 
-    def takes(self, content):
+    def takes(self, kind, content):
         "Whether a message's text may go into the notebook; one too many ends the kernel."
-        values = [*content.values(), *(content["data"].values() if isinstance(content.get("data"), dict) else content.get("traceback", []))]
-        self.printed += sum(len(v) for v in values if isinstance(v, str))
+        if kind == "clear_output":
+            self.printed = self.printed_before
+        elif kind in ("stream", "display_data", "execute_result", "error"):  # an update replaces what was there
+            values = content.get("text"), content.get("evalue"), *content.get("data", {}).values(), *content.get("traceback", [])
+            self.printed += sum(len(v) for v in values if isinstance(v, str))
         if (over := self.printed > self.limits.output * 1e6):
             self.kill(f"cell {self.cell} printed too much: more than {self.limits.output:g} MB came out of this notebook")
         return not over
@@ -244,7 +249,7 @@ def _engine():
 
     class Client(PapermillNotebookClient):
         def process_message(self, msg, cell, cell_index):
-            if msg["msg_type"] == "status" or self.result.takes(msg["content"]):
+            if msg["msg_type"] == "status" or self.result.takes(msg["msg_type"], msg["content"]):
                 return super().process_message(msg, cell, cell_index)
 
     class Engine(NBClientEngine):
@@ -285,8 +290,9 @@ def _execute(result, slots, stopped):
         try:
             km = _start_kernel(result, env, log)
             process = km.provisioner.process
-            if not stopped():
-                _papermill(result, km)
+            if stopped():
+                raise CourseError("stopped by ctrl-C")
+            _papermill(result, km)
             result.status = "ending"  # from here on its time is not limited
         except Exception as e:  # the kernel died, or could not start: whatever it was, the other notebooks go on
             reason = _why(e, result, process, log)

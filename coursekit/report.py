@@ -83,8 +83,10 @@ def _around(source, line, n=4):
 # %% ../nbs/kit/07_report.ipynb #bfbc2982
 def _is_table(table):
     "Whether a notebook's JSON is what `show_table` makes."
-    return (isinstance(table, dict) and {"title", "columns", "data"} <= set(table) and isinstance(table["columns"], list)
-            and isinstance(table["data"], list) and all(isinstance(row, list) for row in table["data"]))
+    if not (isinstance(table, dict) and all(isinstance(table.get(k), kind) for k, kind in (("title", str), ("columns", list), ("data", list)))):
+        return False
+    return all(isinstance(c, str) for c in table["columns"]) and all(
+        isinstance(row, list) and len(row) == len(table["columns"]) and not any(isinstance(v, (list, dict)) for v in row) for row in table["data"])
 
 
 def _figures(cells):
@@ -266,7 +268,9 @@ summary { cursor: pointer; } iframe { width: 100%; height: 12rem; border: 1px so
 
 # %% ../nbs/kit/07_report.ipynb #7a798e7f
 def figure(value):
-    "A table's value as a person reads it: four digits of a number, nothing for nothing."
+    "A table's value as a person reads it: four digits of a number, commas in a large one, nothing for nothing."
+    if isinstance(value, (int, float)) and 10_000 <= abs(value) < 1e15:
+        return f"{value:,.0f}"
     return "" if value is None else f"{value:.4g}" if isinstance(value, float) else value
 
 
