@@ -26,7 +26,7 @@ def read_notebook(path):
 
     try:
         return nbformat.read(path, as_version=4)
-    except (ValueError, AttributeError, nbformat.ValidationError, nbformat.reader.NotJSONError) as e:
+    except (ValueError, TypeError, AttributeError, KeyError, nbformat.ValidationError, nbformat.reader.NotJSONError) as e:
         raise CourseError(f"{tidy(path)} is not a notebook ({str(e).splitlines()[0][:80]}): "
                           "restore it from the repository.") from e
 

@@ -226,6 +226,16 @@ def test_a_table_without_rows_and_nan(make, tmp_path):
     assert tables[0]["data"] == [] and tables[1]["columns"] == ["row", "x"]
 
 
+# Leaving
+
+def test_what_a_notebook_wants_done_at_its_end_is_done(make, tmp_path):
+    path = make("a", f"import atexit, os, tempfile\nfrom pathlib import Path\nfolder = tempfile.TemporaryDirectory(dir={str(tmp_path)!r})\n"
+                     f"atexit.register(lambda: Path({str(tmp_path / 'done')!r}).write_text('yes'))\nassert os.path.isdir(folder.name)",
+                "import sys\nif (pid := os.fork()) == 0:\n    os._exit(3)\nassert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 3")
+    assert command("run", path, "--out", tmp_path / "out").returncode == 0
+    assert (tmp_path / "done").read_text() == "yes" and not list(tmp_path.glob("tmp*"))
+
+
 # What need not run again, two runs at once, a full disk
 
 def test_changed_keeps_what_would_run_the_same(make, tmp_path):

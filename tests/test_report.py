@@ -29,7 +29,8 @@ def report_of(*records):
 def test_no_output_of_a_notebook_spoils_the_report(tmp_path, outputs, name, value):
     shown = [nbformat.from_dict({"output_type": "display_data", "data": data, "metadata": {}}) for data in outputs]
     failed = nbformat.from_dict({"output_type": "error", "ename": name, "evalue": value, "traceback": value.splitlines()})
-    nb = nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell("# A"), nbformat.v4.new_code_cell("x", outputs=[*shown, failed])])
+    nb = nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell("# A"), nbformat.v4.new_code_cell("x")])
+    nb.cells[1].outputs = [*shown, failed]
     result = Result("a", Path("a.ipynb"), tmp_path / "a.ipynb", {}, status="failed", reason=value, cell=2, nb=nb, cell_seconds={2: 1.0})
     (tmp_path / "a.ipynb").write_text(json.dumps(nb))
     now = report_of({**record(result), "executed": "a.ipynb"})
