@@ -252,6 +252,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                   'coursekit.ledger._looks': ('kit/ledger.html#_looks', 'coursekit/ledger.py'),
                                   'coursekit.ledger._number': ('kit/ledger.html#_number', 'coursekit/ledger.py'),
                                   'coursekit.ledger._one': ('kit/ledger.html#_one', 'coursekit/ledger.py'),
+                                  'coursekit.ledger.half_width': ('kit/ledger.html#half_width', 'coursekit/ledger.py'),
                                   'coursekit.ledger.ledger': ('kit/ledger.html#ledger', 'coursekit/ledger.py'),
                                   'coursekit.ledger.look': ('kit/ledger.html#look', 'coursekit/ledger.py'),
                                   'coursekit.ledger.looks': ('kit/ledger.html#looks', 'coursekit/ledger.py'),

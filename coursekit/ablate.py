@@ -16,7 +16,7 @@ from torch import nn
 from .baseline import final_test
 from .data import interval
 from .images import spaced
-from .ledger import ledger
+from .ledger import half_width, ledger
 from .training import Batches, affine, colour, count_flops, cutout, flip, grid, learner, mixup, optimiser, record, shift
 from .workspace import CourseError
 
@@ -349,15 +349,13 @@ def dots(runs,
          references=None, # {run name: published value}
         ):
     "A dot a seed, with Wilson's 95 % interval for `n` images; from three seeds on the 95 % interval of their mean; references as diamonds."
-    from scipy import stats
-
     for k, (name, own) in enumerate(runs.groupby("name", sort=False)):
         values = own[metric].dropna()
         for value, at in zip(values, -k + 0.12 * (len(values) - 1) / 2 - 0.12 * np.arange(len(values))):
             ax.plot(interval(round(value * n), n), [at, at], color="#999999", linewidth=1)
             ax.plot(value, at, "o", color="#0072B2", markersize=5)
         if len(values) >= 3:
-            half = stats.t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / len(values) ** 0.5
+            half = half_width(values)
             ax.plot([values.mean() - half, values.mean() + half], [-k, -k], color="#0072B2", linewidth=6, alpha=0.3)
         if not len(values):
             ax.text(0.5, -k, "diverged", va="center", ha="center", color="#D55E00", transform=ax.get_yaxis_transform())

@@ -26,6 +26,7 @@ from torch import nn
 from torchvision.ops import StochasticDepth
 
 from .data import Splits
+from .ledger import half_width
 from .splits import middle_square
 from .training import PRECISIONS, Batches, _describe, _digest, best_precision, learner, optimiser
 from .workspace import CourseError, atomic_path, tidy
@@ -327,21 +328,17 @@ def compare(runs,          # rows of `ledger`, runs with the same seeds
            ):              # a DataFrame: run, metric, std, n, its 95 % interval, the paired difference to the first run and its interval
     "Runs against the first of them, seed by seed; folds share their training images, and Nadeau and Bengio's (2003) correction makes the intervals wide enough for that."
     import pandas as pd
-    from scipy import stats
 
     if not len(runs) or metric not in runs:
         raise CourseError(f"There are no runs with {metric!r} to compare: train them first, and look at why in the table of `grid` if they failed.")
     shares = share if isinstance(share, dict) else dict.fromkeys(runs.name, share)
 
-    def spread(x, share):
-        return stats.t.ppf(0.975, len(x) - 1) * x.std(ddof=1) * (1 / len(x) + share) ** 0.5 if len(x) > 2 else float("nan")
-
     by_run = {name: r.drop_duplicates("seed", keep="last").set_index("seed")[metric].dropna().sort_index() for name, r in runs.groupby("name", sort=False)}
     (one, first), rows = next(iter(by_run.items())), []
     for name, values in by_run.items():
         differs = (values - first).dropna()
-        rows.append({"run": name, metric: values.mean(), "std": values.std(ddof=1), "n": len(values), "±": spread(values, shares[name]),
-                     "difference": round(differs.mean(), 6), "± of it": 0. if values is first else spread(differs, max(shares[name], shares[one]))})
+        rows.append({"run": name, metric: values.mean(), "std": values.std(ddof=1), "n": len(values), "±": half_width(values, shares[name]),
+                     "difference": round(differs.mean(), 6), "± of it": 0. if values is first else half_width(differs, max(shares[name], shares[one]))})
     return pd.DataFrame(rows)
 
 # %% ../nbs/03_finetune.ipynb #2b48ef03
