@@ -230,8 +230,8 @@ summary { cursor: pointer; } iframe { width: 100%; height: 12rem; border: 1px so
 .failure { border-left: 4px solid var(--bad); padding: .1rem 0 .1rem 1rem; margin: 1.2rem 0; }
 .figures { display: flex; flex-wrap: wrap; gap: .6rem; align-items: start; margin: .6rem 0; }
 .figures summary { list-style: none; } .figures summary::-webkit-details-marker { display: none; }
-.figures img { width: 11rem; height: 8rem; object-fit: contain; background: white; border: 1px solid var(--line); }
-.figures details[open] { flex-basis: 100%; } .figures details[open] img { width: auto; height: auto; max-width: 100%; }
+.figures img { height: 7rem; max-width: 18rem; object-fit: contain; background: white; border: 1px solid var(--line); }
+.figures details[open] { flex-basis: 100%; } .figures details[open] img { height: auto; max-width: 100%; }
 .soft { opacity: .75; font-weight: 400; color: CanvasText; }
 </style></head><body>
 {% macro cell(v) %}<td{% if v is number %} class="n"{% elif v is string and v|length > 40 %} class="w"{% endif %}>{{ v|figure }}</td>{% endmacro %}
