@@ -10,7 +10,7 @@ COLAB_PYTHON ?= 3.13
 .PHONY: run test browser full export refresh stamp resolve colab dist
 
 run: .venv/ready
-	$(BIN)/coursekit run $(NOTEBOOKS) --scale tiny
+	$(BIN)/coursekit run $(NOTEBOOKS) --scale tiny --cell-timeout 600
 
 test: .venv/ready
 	$(BIN)/pytest -n auto
@@ -47,7 +47,7 @@ resolve: .venv/ready
 # COLAB_PYTHON: a version, or the path of a Python, as uv takes it; COLAB_FREEZE: another freeze, such as the one of make resolve.
 colab: .venv/ready
 	$(BIN)/python tools/colab.py build/colab --python $(COLAB_PYTHON)
-	env -u PYTHONPATH build/colab/bin/coursekit run $(NOTEBOOKS) --scale tiny --out report/colab
+	env -u PYTHONPATH build/colab/bin/coursekit run $(NOTEBOOKS) --scale tiny --cell-timeout 600 --out report/colab
 
 # The files of a release; TAG must be the version in settings.ini.
 dist: .venv/ready

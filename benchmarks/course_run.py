@@ -12,7 +12,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from coursekit.course import lessons, machine
+from coursekit.course import lessons
+from coursekit.report import machine
 
 LOOP = """
 import sys, papermill

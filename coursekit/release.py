@@ -156,11 +156,11 @@ def _put(files, # {name: bytes}
 def _earlier(out): # {name: checksum}
     "The files of the release in `out`, if any; `CourseError` where `out` holds other things."
     try:
-        return json.loads((out / LIST).read_text())
-    except (FileNotFoundError, NotADirectoryError, ValueError):
+        return {name: digest for name, digest in json.loads((out / LIST).read_text()).items() if Path(name).name == name}
+    except (FileNotFoundError, NotADirectoryError, ValueError, AttributeError):
         pass
     if out.exists() and (not out.is_dir() or any(not p.name.startswith(".") for p in out.iterdir())):
-        raise CourseError(f"{tidy(out)} is there and is no earlier release: name a new or empty folder, such as a new one in it.")
+        raise CourseError(f"{tidy(out)} is there and is no earlier release: name a new or empty folder, such as {tidy(out / 'lessons')} with --folder lessons.")
     return {}
 
 # %% ../nbs/kit/08_release.ipynb #3c124d98
@@ -174,6 +174,8 @@ def release(paths,         # the lessons
     place = _place(repo, branch, folder)
     if _version("nbconvert") == "not installed":
         raise CourseError("nbconvert is not installed: pip install 'coursekit[run]'.")
+    if (paths[0].absolute().parent / LIST).exists():
+        raise CourseError("These lessons are a release already: release from a clone of the course.")
     names, files, rows = {p.name for p in paths}, {}, []
     for path in paths:
         nb = read_notebook(path)
@@ -184,14 +186,14 @@ def release(paths,         # the lessons
     licence = path.absolute().parents[home[2].count("/")] / "LICENSE"
     if licence.exists():
         files["LICENSE"] = licence.read_bytes()
-    _put(files, Path(out).expanduser().absolute())
+    _put(files, Path(out).expanduser().resolve())
 
 
 def _place(repo, branch, folder): # OWNER/NAME/blob/BRANCH, and perhaps a folder
     "Where a release will be, as badges spell it."
     for option, value, pattern, wanted in (("repo", repo, r"[\w-]+/[\w.-]+(?<!\.git)", "OWNER/NAME, as in github.com/OWNER/NAME"),
                                            ("branch", branch, r"[\w./-]+", "a branch, such as main"),
-                                           ("folder", folder, r"[\w./-]*", "a folder of the repository, such as lessons")):
+                                           ("folder", folder, r"(?!.*\.\.)[\w./-]*", "a folder of the repository, such as lessons")):
         if not re.fullmatch(pattern, value):
             raise CourseError(f"--{option} {value!r}: write {wanted}.")
     return "/".join(filter(None, (repo, "blob", branch, folder.strip("/"))))

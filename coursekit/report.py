@@ -34,7 +34,7 @@ def read_notebook(path):
 def without_papermills(nb): # a list of cells
     "The cells of an executed notebook without those that papermill put in."
     added = {"injected-parameters", "papermill-error-cell-tag"}
-    return [c for c in nb.cells if not added & set(c.metadata.get("tags", []))]
+    return [c for c in nb.cells if not added & set(c.metadata.get("tags") or [])]
 
 
 def _outputs(cells):
@@ -49,16 +49,15 @@ def _plain(text, limit):
 
 
 def _error(cells, cell):
-    "The failing cell: number, error, traceback, what it printed, and its source with the line marked; None if there is none."
-    found = next(((i, o) for i, o in _outputs(cells) if o.output_type == "error"), None)
-    if not found and not cell:
+    "The cell that failed: its numbers, error, traceback, what it printed and showed, and its source with the line marked."
+    if not 0 < cell <= len(cells):
         return None
-    i, o = found or (cell, None)
-    shown = [o for k, o in _outputs(cells) if k == i]
+    shown = [o for k, o in _outputs(cells) if k == cell]  # an earlier cell may hold an error that its tag allows
+    o = next((o for o in shown if o.output_type == "error"), None)
     trace = _plain("\n".join(o.traceback), 20_000) if o else ""
-    source = cells[i - 1].source
-    return {"cell": i, "error": f"{o.ename}: {_plain(o.evalue, 2_000)}" if o else "", "traceback": trace,
-            "lines": _around(source, _failing_line(trace, source)),
+    source = cells[cell - 1].source
+    return {"cell": cell, "in": cells[cell - 1].get("execution_count"), "error": f"{o.ename}: {_plain(o.evalue, 2_000)}" if o else "",
+            "traceback": trace, "lines": _around(source, _failing_line(trace, source)),
             "printed": _plain("".join(o.text for o in shown if o.output_type == "stream"), 4_000),
             "html": [html for o in shown if isinstance(html := o.get("data", {}).get("text/html"), str) and len(html) < 100_000]}
 
@@ -110,11 +109,13 @@ def record(result, # what became of a notebook, with its node `nb` where it was 
             "executed": f"{result.name}.ipynb" if result.saved else "", "kept_from": "",
             "slowest": [{"cell": i, "seconds": s, "source": first_line(i)} for i, s in slowest],
             "figures": len(_figures(cells)), "tables": [{"cell": i, **t, "data": t["data"][:200]} for i, t in tables],
-            "error": _error(cells, result.cell) if cells and result.status in ("failed", "stopped") else None}
+            "error": _error(cells, result.cell) if result.reason else None}
 
 # %% ../nbs/kit/07_report.ipynb #2744fada
 def gpus(): # their names, [] without one
-    "The GPUs that nvidia-smi sees."
+    "The GPUs that nvidia-smi sees, or Apple's."
+    if (platform.system(), platform.machine()) == ("Darwin", "arm64"):
+        return ["Apple MPS"]
     if not shutil.which("nvidia-smi"):
         return []
     with contextlib.suppress(subprocess.TimeoutExpired, OSError):
@@ -125,19 +126,19 @@ def gpus(): # their names, [] without one
 
 def machine(): # {what: text}
     "What ran the course: versions and hardware, without importing torch."
-    return {"Python": platform.python_version(), "CPU": f"{cpu_name()}, {n_cores()} cores", "GPU": ", ".join(gpus()) or "none",
+    return {"Python": platform.python_version(), "CPU": f"{cpu_name()}, {n_cores()} core{'s' * (n_cores() > 1)}", "GPU": ", ".join(gpus()) or "none",
             "RAM": f"{psutil.virtual_memory().total / 1e9:.0f} GB", **{p: _version(p) for p in PACKAGES}}
 
 
 def count_looks(runs,  # the runs folder, where `coursekit.ledger.look` notes them
                 since, # when this run began, as 2026-01-31T09:00:00
-               ):      # [{"data", "looks", "in this run"}, ...]
+               ):      # [{"data", "fingerprint", "looks", "in this run"}, ...]
     "How often each test part was looked at, in all and since `since`."
     counted = {}
     for file in sorted((runs / "looks").glob("*/*.json")):
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError):  # torn, or not ours
             note = json.loads(file.read_text())
-            row = counted.setdefault(file.parent.name, {"data": note["data"], "looks": 0, "in this run": 0})
+            row = counted.setdefault(file.parent.name, {"data": note["data"], "fingerprint": file.parent.name, "looks": 0, "in this run": 0})
             row["looks"] += 1
             row["in this run"] += note["when"] >= since
     return list(counted.values())
@@ -148,7 +149,8 @@ def read_report(path): # a report.json, or the folder that holds one
     file = Path(path) / "report.json" if Path(path).is_dir() else Path(path)
     try:
         report = json.loads(file.read_text(encoding="utf-8"))
-        named = {n["name"]: n for n in report["notebooks"] if {"status", "seconds", "parameters", "tables"} <= set(n)}
+        named = {n["name"]: {"fingerprint": "", "kept_from": "", "executed": "", **n, "tables": [t for t in n["tables"] if _is_table(t)]}
+                 for n in report["notebooks"] if {"status", "seconds", "parameters"} <= set(n)}
         return {**report, "notebooks": list(named.values()), "started": str(report["started"]), "machine": dict(report["machine"])}
     except (OSError, ValueError, KeyError, TypeError) as e:
         raise CourseError(f"{tidy(file)} is no report of a run ({type(e).__name__}): name the folder of one, such as report.") from e
@@ -162,9 +164,10 @@ def _results(notebook):
         if not {"run", "std"} <= set(columns):
             continue
         for row in (dict(zip(columns, cells)) for cells in table["data"]):
-            value = row[columns[columns.index("std") - 1]]  # the metric stands before its spread
-            if isinstance(value, (int, float)):
-                key = (notebook["name"], *(str(row.get(k, "")) for k in ("run", "recipe", "data", "scale")))
+            metric = columns[columns.index("std") - 1]  # it stands before its spread
+            if isinstance(value := row[metric], (int, float)):
+                key = (notebook["name"], str(row["run"]), table["title"], metric, *(str(row.get(k, "")) for k in ("recipe", "data", "scale")),
+                       str(notebook["parameters"].get("scale", "")))
                 found[key] = value, row["std"] if isinstance(row["std"], (int, float)) else None, str(row.get("reference") or "")
     return found
 
@@ -207,7 +210,8 @@ def put_beside(report, last): # the report, with "against" and each notebook's "
             fair = all((report["against"]["same machine"], report["against"]["jobs"], n["parameters"] == before["parameters"],
                         n["status"] == before["status"] == "passed", not n["kept_from"]))
             n["last"] = {"status": before["status"], "seconds": before["seconds"],
-                         "slower": fair and n["seconds"] > max(1.5 * before["seconds"], before["seconds"] + 1)}
+                         "slower": fair and n["seconds"] > max(1.5 * before["seconds"], before["seconds"] + 1)
+                         and before["seconds"] > 0}
     return report
 
 # %% ../nbs/kit/07_report.ipynb #2f03f30e
@@ -235,28 +239,28 @@ summary { cursor: pointer; } iframe { width: 100%; height: 12rem; border: 1px so
 .soft { opacity: .75; font-weight: 400; color: CanvasText; }
 </style></head><body>
 {% macro cell(v) %}<td{% if v is number %} class="n"{% elif v is string and v|length > 40 %} class="w"{% endif %}>{{ v|figure }}</td>{% endmacro %}
-{% macro error(n) %}<section class="failure"><h3>{{ n.name }} <span class="{{ n.status }}">{{ n.status }}</span></h3><p><b>{{ n.reason or "It did not end." }}</b></p>
-{% if n.error %}<p>Cell {{ n.error.cell }}{% if n.heading %}, under “{{ n.heading }}”{% endif %}{% if n.executed %}, in <a href="{{ n.executed|urlencode }}">the executed notebook</a>{% endif %}</p>
+{% macro error(n) %}<section class="failure"><h3>{{ n.name }} <span class="{{ n.status }}">{{ n.status }}</span></h3><p><b>{{ n.reason }}</b></p>
+{% if n.error %}<p>Cell {{ n.error.cell }}{% if n.error["in"] %}, In [{{ n.error["in"] }}]{% endif %}{% if n.heading %}, under “{{ n.heading }}”{% endif %}{% if n.executed %}, in <a href="{{ n.executed|urlencode }}">the executed notebook</a>{% endif %}</p>
 <pre>{{ n.error.lines|join("\\n") }}</pre>
 {% if n.error.printed %}<details><summary>What the cell printed</summary><pre>{{ n.error.printed }}</pre></details>{% endif %}
 {% if n.error.html %}<details><summary>What the cell showed</summary>{% for h in n.error.html %}<iframe sandbox srcdoc="{{ h }}" title="HTML of cell {{ n.error.cell }}"></iframe>{% endfor %}</details>{% endif %}
 {% if n.error.traceback %}<details><summary>Traceback</summary><pre>{{ n.error.traceback }}</pre></details>{% endif %}{% endif %}</section>{% endmacro %}
 <h1>{{ r.passed }} of {{ r.notebooks|length }} notebooks passed</h1>
 <p class="soft">{{ r.started|day }}, {{ r.seconds|span }}{% if r.jobs > 1 %}, {{ r.jobs }} at a time{% endif %}{% for k, v in r.parameters.items() %}; {{ k }} = {{ v }}{% endfor %}.
-{{ r.machine.CPU }}; GPU: {{ r.machine.GPU }}; torch {{ r.machine.torch }}.{% if r.against %} Beside the run of {{ r.against.started|day }}{% if not r.against["same machine"] %}, which was on another machine, so that times are not judged{% elif not r.against.jobs %}, with another number at a time, so that times are not judged{% endif %}.{% endif %}</p>
-{% for n in r.notebooks if n.status != "passed" %}{{ error(n) }}{% endfor %}
+{{ r.machine.CPU }}; GPU: {{ r.machine.GPU }}; torch {{ r.machine.torch }}.{% if r.against %} Beside the run of {{ r.against.started|day }}{% if not r.against["same machine"] %}, which was on other hardware, so that times are not judged{% elif not r.against.jobs %}, with another number at a time, so that times are not judged{% endif %}.{% endif %}</p>
+{% for n in r.notebooks if n.status in ("failed", "stopped") %}{{ error(n) }}{% endfor %}
 <h2>Notebooks</h2>
-<table><tr><th>notebook</th><th>status</th><th class="n">time</th>{% if r.against %}<th class="n">last time</th><th>then</th>{% endif %}<th class="n">peak memory, MB</th><th>slowest cell</th></tr>
+<table><tr><th>notebook</th><th>status</th><th class="n">time</th>{% if r.against %}<th class="n">last time</th><th>change</th>{% endif %}<th class="n">peak memory, MB</th><th>slowest cell</th></tr>
 {% for n in r.notebooks %}<tr><td>{% if n.tables or n.figures %}<a href="#{{ n.name|urlencode }}">{{ n.name }}</a>{% else %}{{ n.name }}{% endif %}</td><td class="{{ n.status }}">{{ n.status }}{% if n.kept_from %} <span class="soft">kept from {{ n.kept_from|day }}</span>{% endif %}</td>
-<td class="n">{{ n.seconds|span }}</td>{% if r.against %}<td class="n">{% if n.last %}{{ n.last.seconds|span }}{% endif %}</td><td>{% if n.last %}{% if n.last.slower %}<span class="bad">slower, × {{ "%.1f"|format(n.seconds / n.last.seconds) }}</span>{% elif n.last.status != n.status %}{{ n.last.status }}{% endif %}{% else %}new{% endif %}</td>{% endif %}
-<td class="n">{{ "%.0f"|format(n.peak_mb) }}</td><td>{% if n.slowest %}{{ n.slowest[0].seconds|span }}: cell {{ n.slowest[0].cell }} <code>{{ n.slowest[0].source|truncate(36) }}</code>{% endif %}</td></tr>
+<td class="n">{{ n.seconds|span }}</td>{% if r.against %}<td class="n">{% if n.last %}{{ n.last.seconds|span }}{% endif %}</td><td>{% if n.last %}{% if n.last.slower %}<span class="bad">slower, × {{ "%.1f"|format(n.seconds / n.last.seconds) }}</span>{% elif n.last.status != n.status %}{{ n.last.status }} before{% endif %}{% else %}new{% endif %}</td>{% endif %}
+<td class="n">{{ "%.0f"|format(n.peak_mb) }}</td><td>{% if n.slowest %}{{ n.slowest[0].seconds|span }}: cell {{ n.slowest[0].cell }} <code>{{ n.slowest[0].source|truncate(28) }}</code>{% endif %}</td></tr>
 {% endfor %}</table>
 {% if r.judged %}<h2>Results beside their references{% if r.against %} and the last run{% endif %}</h2>
 <table><tr><th>notebook</th><th>run</th><th class="n">value</th><th class="n">std</th><th>reference</th><th class="n">last time</th><th></th></tr>
 {% for j in r.judged %}<tr>{{ cell(j.notebook) }}{{ cell(j.run) }}{{ cell(j.value) }}{{ cell(j.std) }}{{ cell(j.reference) }}{{ cell(j.before) }}<td class="{{ "good" if j.verdict == "agrees" else "bad" }}">{{ j.verdict }}</td></tr>
 {% endfor %}</table>{% endif %}
 {% if r.looks %}<h2>Looks at the test set</h2>
-<table><tr><th>test part of</th><th class="n">looks in all</th><th class="n">in this run</th></tr>{% for l in r.looks %}<tr>{{ cell(l.data) }}{{ cell(l.looks) }}{{ cell(l["in this run"]) }}</tr>{% endfor %}</table>{% endif %}
+<table><tr><th>test part of</th><th>fingerprint</th><th class="n">looks in all</th><th class="n">in this run</th></tr>{% for l in r.looks %}<tr>{{ cell(l.data) }}{{ cell(l.fingerprint) }}{{ cell(l.looks) }}{{ cell(l["in this run"]) }}</tr>{% endfor %}</table>{% endif %}
 {% for n in r.notebooks if n.tables or n.figures %}<section id="{{ n.name|urlencode }}"><h2>{{ n.name }}</h2>{% if n.executed %}<p><a href="{{ n.executed|urlencode }}">the executed notebook</a></p>{% endif %}
 <div class="figures">{% for i, url in images[n.name] %}<details><summary><img src="{{ url }}" alt="figure of cell {{ i }}" title="cell {{ i }}: click to open or close"></summary></details>{% endfor %}</div>
 {% for t in n.tables %}<p class="title">{{ t.title }}</p><table><tr>{% for c in t.columns %}<th{% if t.data and t.data[0][loop.index0] is number %} class="n"{% endif %}>{{ c }}</th>{% endfor %}</tr>
@@ -276,7 +280,10 @@ def figure(value):
 
 def span(seconds):
     "A time as a person reads it: seconds, then minutes, then hours."
-    return f"{seconds:.1f} s" if seconds < 60 else f"{seconds // 60:.0f} min {seconds % 60:.0f} s" if seconds < 3600 else f"{seconds / 3600:.1f} h"
+    if seconds < 59.95:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    return f"{whole // 60} min {whole % 60} s" if whole < 3600 else f"{seconds / 3600:.1f} h"
 
 
 def day(when):
@@ -296,9 +303,9 @@ def write_page(report, out):
 
     images = {}
     for n in report["notebooks"]:
-        with contextlib.suppress(OSError, CourseError):  # not executed, or not written because the disk was full
+        with contextlib.suppress(OSError, CourseError, AttributeError, KeyError, TypeError):  # not written because the disk was full, or changed since
             images[n["name"]] = _figures(without_papermills(read_notebook(out / n["executed"]))) if n["executed"] else []
     env = jinja2.Environment(autoescape=True, undefined=jinja2.ChainableUndefined)
     env.filters |= {"figure": figure, "span": span, "day": day}
     with atomic_path(out / "index.html") as part:
-        part.write_text(env.from_string(PAGE).render(r=report, images=images), encoding="utf-8")
+        part.write_text(env.from_string(PAGE).render(r=report, images=images), encoding="utf-8", errors="backslashreplace")

@@ -36,6 +36,7 @@ def started(tmp_path):
     (["."], ". is a folder: name its notebooks"),
     (["--scale", "huge"], "choose 'tiny', 'quick' or 'full'"),
     (["nowhere.ipynb"], "There is no notebook nowhere.ipynb"),
+    ([ROOT / "README.md"], "README.md is no notebook: those end in .ipynb"),
 ])
 def test_a_wrong_command_is_a_sentence_before_a_kernel_starts(make, tmp_path, options, words):
     done = command("run", make("a", "1/0"), *options, "--out", tmp_path / "out")
@@ -136,7 +137,8 @@ def test_the_line_of_a_chained_error_and_of_a_syntax_error(make, tmp_path, sourc
 
 
 def test_a_child_of_a_shell_does_not_outlive_the_run(make, tmp_path):
-    command("run", make("a", "import subprocess\nsubprocess.run('sleep 4321 &', shell=True)"), "--out", tmp_path / "out")
+    assert command("run", make("a", "import subprocess\nsubprocess.run('sleep 4321 &', shell=True)"), "--out", tmp_path / "out").returncode == 1
+    assert "left 1 process behind (sleep 4321)" in report(tmp_path / "out")["a"]["reason"]
     assert not [p for p in psutil.process_iter(["cmdline"]) if p.info["cmdline"] == ["sleep", "4321"]]
 
 
@@ -174,7 +176,7 @@ def test_ctrl_c_stops_the_kernels_and_leaves_a_true_report(make, tmp_path, sig):
     slow = make("slow", "import subprocess, time\nsubprocess.Popen(['sleep', '987'])\ntime.sleep(987)")
     paths = [make("a"), slow, make("later")]
     run = subprocess.Popen([Path(sys.executable).with_name("coursekit"), "run", *paths, "--jobs", "1", "--out", tmp_path / "out"],
-                           stdout=subprocess.PIPE, text=True)
+                           stdout=subprocess.PIPE, text=True, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler))
     me = psutil.Process(run.pid)
     for _ in range(300):
         if (tree := me.children(recursive=True)) and any(p.name() == "sleep" for p in tree):
@@ -182,10 +184,22 @@ def test_ctrl_c_stops_the_kernels_and_leaves_a_true_report(make, tmp_path, sig):
         time.sleep(0.1)
     time.sleep(0.5)
     run.send_signal(sig)
+    time.sleep(0.03)
+    run.send_signal(sig)  # impatience changes nothing
     assert run.wait(30) == 130
     got = report(tmp_path / "out")
     assert {n: r["status"] for n, r in got.items()} == {"a": "passed", "slow": "stopped", "later": "not run"}
+    assert got["slow"]["reason"] == "stopped from outside, by ctrl-C or a signal"
+    assert (tmp_path / "out" / "index.html").read_text().count('class="failure"') == 1
     assert not [p for p in tree if p.is_running() and p.status() != psutil.STATUS_ZOMBIE]
+
+
+def test_a_run_under_nohup_goes_on(make, tmp_path):
+    run = subprocess.Popen([Path(sys.executable).with_name("coursekit"), "run", make("a", "import time\ntime.sleep(6)"), "--out", tmp_path / "out"],
+                           stdout=subprocess.PIPE, preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN))
+    time.sleep(3)
+    run.send_signal(signal.SIGHUP)
+    assert run.wait(60) == 0
 
 
 def test_the_parameters_of_one_notebook_are_not_given_to_another(make, tmp_path):
@@ -226,6 +240,18 @@ def test_a_table_without_rows_and_nan(make, tmp_path):
     assert tables[0]["data"] == [] and tables[1]["columns"] == ["row", "x"]
 
 
+def test_the_cell_that_failed_is_not_an_earlier_one_whose_error_is_allowed(make, tmp_path):
+    path = make("a", "1/0", "x = 1\nundefined")
+    nb = nbformat.read(path, 4)
+    nb.cells[2].metadata.tags = ["raises-exception"]
+    nb.cells.insert(3, nbformat.v4.new_markdown_cell("# One\n\ntext\n\n## Two"))
+    nbformat.write(nb, path)
+    command("run", path, "--out", tmp_path / "out")
+    got = report(tmp_path / "out")["a"]
+    assert got["reason"] == "NameError: name 'undefined' is not defined" and got["heading"] == "Two"
+    assert got["error"]["cell"] == 5 and got["error"]["in"] == 3 and "->   2 undefined" in got["error"]["lines"]
+
+
 # Leaving
 
 def test_what_a_notebook_wants_done_at_its_end_is_done(make, tmp_path):
@@ -251,13 +277,31 @@ def test_changed_keeps_what_would_run_the_same(make, tmp_path):
     nb.cells[-1].outputs = [nbformat.v4.new_output("stream", text="of another day")]
     nbformat.write(nb, a)
     assert again("-p", "n=4") == {"a": True, "b": False}  # outputs decide nothing
-    (tmp_path / "data" / "cifar10").mkdir(parents=True)
-    (tmp_path / "data" / "cifar10" / "x.png").write_bytes(b"1")
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "data" / "cifar10").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "elsewhere" / "back").symlink_to(tmp_path / "data")
+    (tmp_path / "elsewhere" / "x.png").write_bytes(b"1")
     assert again("-p", "n=4") == {"a": False, "b": False}
+    make("a", "print(2)")
+    assert again("-p", "n=4") == {"a": False, "b": False}
+    make("a", "print(2)", kernel="cobol")
+    assert again("-p", "n=4") == {"a": False, "b": False} and report(out)["a"]["status"] == "failed"
     make("a", "print(2)")
     assert again("-p", "n=4") == {"a": False, "b": False}
     (out / "a.ipynb").unlink()
     assert again("-p", "n=4") == {"a": False, "b": False}
+
+
+def test_changed_keeps_the_results_of_notebooks_that_are_not_asked_for(make, tmp_path):
+    a, b, out = make("a", "print(1)"), make("b", "print(2)"), tmp_path / "out"
+    command("run", a, b, "--out", out)
+    make("a", "print(3)")
+    done = command("run", a, "--changed", "--out", out)
+    got = report(out)
+    assert "1 of 1 passed" in done.stdout and not got["a"]["kept_from"] and got["b"]["kept_from"] and (out / "b.ipynb").exists()
+    assert command("run", a, b, "--changed", "--out", out).stdout.count("(kept: unchanged)") == 2
+    command("run", a, "--out", out)
+    assert set(report(out)) == {"a"} and not (out / "b.ipynb").exists()
 
 
 def test_the_package_and_versions_are_in_the_fingerprint(tmp_path, monkeypatch):
@@ -331,7 +375,7 @@ def test_a_notebook_that_can_not_be_written_has_failed_and_the_report_knows_its_
 
 def test_the_longest_starts_first(make, tmp_path):
     a, b, out = make("a", "x = 1"), make("b", "import time\ntime.sleep(3)"), tmp_path / "out"
-    assert command("run", a, b, "--jobs", 1, "--out", out).stdout.index(" a ") < command("run", a, b, "--jobs", 1, "--out", out).stdout.index(" a ")
+    assert command("run", a, b, "--jobs", 1, "--out", out).stdout.index("  a  ") < command("run", a, b, "--jobs", 1, "--out", out).stdout.index("  a  ")
     assert report(out)["b"]["seconds"] > report(out)["a"]["seconds"]
 
 
@@ -388,7 +432,7 @@ def test_what_got_slower_by_half_is_marked(make, tmp_path):
         assert command("run", path, other, "-p", "lr=2.0", "--out", out, "--against", tmp_path / name).returncode == 1
         got, page = report(out), (out / "index.html").read_text()
         assert got["a"]["last"] == {"status": "passed", "seconds": 0.5, "slower": slower} and not got["b"]["last"]["slower"]
-        assert (">slower, ×" in page) == slower and ("on another machine" in page) != slower
+        assert (">slower, ×" in page) == slower and ("on other hardware" in page) != slower
 
 
 @pytest.mark.parametrize("text", ["", "[]", '{"notebooks": 3}', '{"notebooks": [], "started": 1}'])
@@ -398,11 +442,31 @@ def test_a_report_that_is_none_is_a_sentence(make, tmp_path, text):
     assert done.returncode == 2 and "last.json is no report of a run" in done.stderr and not started(tmp_path)
 
 
-def test_a_torn_report_in_the_folder_stops_nothing(make, tmp_path):
+@pytest.mark.parametrize("name, text", [("report.json", "{}"), ("report.json", '{"notebooks'), ("index.html", "<title>my page</title>")])
+def test_a_folder_that_holds_a_persons_own_page_or_report_is_left_alone(make, tmp_path, name, text):
     (tmp_path / "out").mkdir()
-    (tmp_path / "out" / "report.json").write_text('{"notebooks')
-    assert command("run", make("a", "x = 1"), "--out", tmp_path / "out").returncode == 0
+    (tmp_path / "out" / name).write_text(text)
+    done = command("run", make("a", "x = 1"), "--out", tmp_path / "out")
+    assert done.returncode == 2 and f"would write over {tmp_path / 'out' / name}" in done.stderr and (tmp_path / "out" / name).read_text() == text
 
+
+def test_a_notebook_that_plain_papermill_made_is_left_alone(make, tmp_path):
+    path, mine = make("a", "x = 1"), tmp_path / "out" / "a.ipynb"
+    mine.parent.mkdir()
+    subprocess.run([sys.executable, "-m", "papermill", path, mine, "-p", "n", "5"], check=True, capture_output=True)
+    before = mine.read_bytes()
+    assert command("run", path, "--out", tmp_path / "out").returncode == 2 and mine.read_bytes() == before
+
+
+def test_a_report_of_an_earlier_version_is_taken_for_what_it_says(make, tmp_path):
+    out, path = tmp_path / "out", make("a", "x = 1")
+    command("run", path, "--out", out)
+    old = json.loads((out / "report.json").read_text())
+    for n in old["notebooks"]:
+        del n["fingerprint"], n["kept_from"]
+        n["tables"] = [{"title": "no columns", "data": [[1]]}]
+    (out / "report.json").write_text(json.dumps(old))
+    assert command("run", path, "--changed", "--out", out).returncode == 0 and report(out)["a"]["kept_from"] == ""
 
 def test_looks_at_the_test_set_are_counted(make, tmp_path):
     look = "from types import SimpleNamespace as S\nfrom coursekit.ledger import look\nfrom coursekit.workspace import setup\n" \
@@ -411,7 +475,7 @@ def test_looks_at_the_test_set_are_counted(make, tmp_path):
     for n in 1, 2:
         assert command("run", path, "--out", tmp_path / "out", **runs).returncode == 0
         time.sleep(1)
-    assert json.loads((tmp_path / "out" / "report.json").read_text())["looks"] == [{"data": "CIFAR-10 <b>", "looks": 2, "in this run": 1}]
+    assert json.loads((tmp_path / "out" / "report.json").read_text())["looks"] == [{"data": "CIFAR-10 <b>", "fingerprint": "f", "looks": 2, "in this run": 1}]
     assert "CIFAR-10 &lt;b&gt;" in (tmp_path / "out" / "index.html").read_text()
 
 

@@ -12,7 +12,7 @@ import psutil
 import pytest
 from conftest import command, report
 
-from coursekit.course import MARK
+from coursekit.course import MARK, run_notebooks
 
 SCRIPT = "<script>document.title = 'hacked'</script><img src=x onerror=alert(1)>"
 SLEEPER = "[sys.executable, '-c', 'import time; time.sleep(4321)']"
@@ -121,10 +121,47 @@ def test_memory_that_forked_children_share_is_counted_once(make, tmp_path, mark)
     assert report(tmp_path / "out")["a"]["peak_mb"] > 1200
 
 
-def test_output_outside_of_cells_is_no_flood_of_memory(make, tmp_path, mark):
-    path = make("a", "import os\nos.write(2, b'the last line\\n')\nos.kill(os.getpid(), 6)")
-    command("run", path, "--out", tmp_path / "out", env={MARK: mark})
-    assert "the kernel ended in cell 3: killed by SIGABRT" in report(tmp_path / "out")["a"]["reason"]
+@pytest.mark.parametrize("number, name", [(6, "SIGABRT"), (40, "signal 40")])
+def test_a_signal_has_its_name_or_its_number(make, tmp_path, mark, number, name):
+    path = make("a", f"import os\nos.kill(os.getpid(), {number})")
+    command("run", path, make("b", "x = 1"), "--jobs", 1, "--out", tmp_path / "out", env={MARK: mark})
+    got = report(tmp_path / "out")
+    assert f"the kernel ended in cell 3: killed by {name}" in got["a"]["reason"] and got["b"]["status"] == "passed"
+
+
+def test_sources_that_are_not_quite_notebooks(make, tmp_path, mark):
+    half, null, tags = make("half", "'x'"), make("null", "1"), make("tags", "x = 1")
+    half.write_text(half.read_text().replace("'x'", "'\\ud83d'").replace("# A title", "# A \\ud83d"))
+    null.write_text(null.read_text().replace('"1"', "null"))
+    tags.write_text(tags.read_text().replace('"tags": [\n     "parameters"\n    ]', '"tags": ["parameters"]').replace('"metadata": {}', '"metadata": {"tags": null}'))
+    spaced = make("{x} y/a b#c", "x = 1")
+    done = command("run", half, null, tags, spaced, make("b", "x = 1"), "--jobs", 1, "--out", tmp_path / "out", env={MARK: mark})
+    got = report(tmp_path / "out")
+    assert done.returncode == 1 and "Traceback" not in done.stderr and (tmp_path / "out" / "index.html").exists()
+    assert {n for n, r in got.items() if r["status"] == "passed"} == {"{x} y/a b#c", "b"}
+    assert "UnicodeEncodeError" in got["half"]["reason"] and "TypeError" in got["tags"]["reason"] and "is not a notebook" in got["null"]["reason"]
+
+
+@pytest.mark.parametrize("source", [
+    "import ipywidgets\nfor _ in range(250):\n    ipywidgets.HTML('x' * 10**6)",
+    "from IPython.display import display\nfor _ in range(250):\n    display({'application/json': {'x': 'y' * 10**6}}, raw=True)"])
+def test_what_is_no_text_floods_too(make, tmp_path, mark, source):
+    command("run", make("a", source), "--out", tmp_path / "out", env={MARK: mark})
+    assert report(tmp_path / "out")["a"]["reason"].startswith("cell 3 printed too much")
+
+
+def test_a_notebook_that_leaves_early_has_not_passed(make, tmp_path, mark):
+    assert command("run", make("a", "import sys\nsys.exit()", "raise ValueError"), "--out", tmp_path / "out", env={MARK: mark}).returncode == 1
+    assert report(tmp_path / "out")["a"]["reason"] == "cell 3 ended the notebook with sys.exit: what follows was not run"
+
+
+def test_many_notebooks_leave_no_files_open(make, tmp_path, monkeypatch):
+    me = psutil.Process()
+    run_notebooks([make("first", "x = 1")], out=tmp_path / "out")
+    before = me.num_fds() if hasattr(me, "num_fds") else me.num_handles()
+    run_notebooks([make(f"n{i}", "x = 1") for i in range(8)], out=tmp_path / "out")
+    after = me.num_fds() if hasattr(me, "num_fds") else me.num_handles()
+    assert after - before < 20
 
 
 def test_a_message_of_two_hundred_megabytes_at_once(make, tmp_path, mark):
@@ -135,7 +172,7 @@ def test_a_message_of_two_hundred_megabytes_at_once(make, tmp_path, mark):
 
 
 def test_a_progress_bar_that_is_drawn_again_and_again_is_no_flood(make, tmp_path, mark):
-    again = ("from IPython.display import HTML, clear_output, display\nhandle = display(HTML(''), display_id=True)\nfor _ in range(60):\n"
+    again = ("from IPython.display import HTML, clear_output, display\nhandle = display(HTML(''), display_id=True)\nfor _ in range(70):\n"
              "    handle.update(HTML('x' * 10**6))\n    clear_output()\n    display(HTML('y' * 10**6))")
     assert command("run", make("a", again, again), "--out", tmp_path / "out", env={MARK: mark}).returncode == 0
     assert (tmp_path / "out" / "a.ipynb").stat().st_size < 10e6

@@ -10,8 +10,8 @@ import pytest
 from conftest import ROOT, command
 
 from coursekit import release as module
-from coursekit.course import read_notebook
 from coursekit.release import LINK, exercises, release
+from coursekit.report import read_notebook
 from coursekit.workspace import CourseError
 
 LESSONS = sorted((ROOT / "nbs").glob("[0-9][0-9]_*.ipynb"))
@@ -183,6 +183,7 @@ def test_a_name_that_a_lesson_makes_again_is_its_own(course):
     (["--repo", "me/my course"], "write OWNER/NAME"),
     (["--repo", "me/c", "--branch", "a b"], "--branch 'a b': write a branch"),
     (["--repo", "me/c", "--folder", "a?b"], "--folder 'a?b': write a folder"),
+    (["--repo", "me/c", "--folder", "../up"], "--folder '../up': write a folder"),
     ([], "Missing option '--repo'"),
 ])
 def test_a_wrong_place_is_a_sentence(course, options, words):
