@@ -380,7 +380,8 @@ def _end(result, km):
 def _command(process):
     "A process's command line, shortened."
     with contextlib.suppress(psutil.Error):
-        line = " ".join(process.cmdline()) or process.name()
+        program, *args = process.cmdline() or [process.name()]
+        line = " ".join([Path(program).name, *args])
         return "a copy of the kernel" if "ipykernel" in line else line[:60]
     return "already gone"
 

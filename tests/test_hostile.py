@@ -15,7 +15,8 @@ from conftest import command, report
 from coursekit.course import MARK, run_notebooks
 
 SCRIPT = "<script>document.title = 'hacked'</script><img src=x onerror=alert(1)>"
-SLEEPER = "[sys.executable, '-c', 'import time; time.sleep(4321)']"
+SECONDS = 10_000 + os.getpid()  # a number that no other test sleeps
+SLEEPER = f"[sys.executable, '-c', 'import time; time.sleep({SECONDS})']"
 HOSTILE = {
     "dead": ("import os, signal\nos.kill(os.getpid(), signal.SIGKILL)",
              "the kernel ended in cell 3: killed by SIGKILL, as the system does when memory runs out"),
@@ -77,8 +78,8 @@ def test_what_a_notebook_leaves_behind_is_ended_and_told(make, tmp_path, mark, s
     before = {p.pid for p in psutil.process_iter()}
     assert command("run", make("a", source), "--out", tmp_path / "out", env={MARK: mark}).returncode == 1
     got = report(tmp_path / "out")["a"]
-    assert "left 1 process behind (" in got["reason"] and ("sleep(4321)" in got["reason"] or "a copy of the kernel" in got["reason"])
-    ours = [p for p in psutil.process_iter(["cmdline", "status"]) if p.pid not in before and "time.sleep(4321)" in str(p.info["cmdline"])]
+    assert "left 1 process behind (" in got["reason"] and (f"sleep({SECONDS})" in got["reason"] or "a copy of the kernel" in got["reason"])
+    ours = [p for p in psutil.process_iter(["cmdline", "status"]) if p.pid not in before and f"time.sleep({SECONDS})" in str(p.info["cmdline"])]
     assert not [p for p in ours if p.info["status"] != psutil.STATUS_ZOMBIE]
 
 
