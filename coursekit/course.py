@@ -33,7 +33,7 @@ import typer
 import coursekit
 from .report import (compare, count_looks, gpus, machine, put_beside, read_notebook, read_report, record, without_papermills,
                               write_json, write_page)
-from .workspace import PACKAGES, CourseError, Workspace, _version, atomic_path, check_scale, folders, n_cores, tidy, try_writing
+from .workspace import PACKAGES, CourseError, Workspace, atomic_path, check_run_extra, check_scale, folders, n_cores, tidy, try_writing
 
 # %% ../nbs/kit/04_course.ipynb #0ae1f223
 def defaults(nb,  # a notebook
@@ -764,7 +764,7 @@ def run(
     inplace: Annotated[bool, typer.Option("--inplace", help="Write the outputs of passed notebooks into the originals.")] = False,
 ):
     "Run notebooks with papermill and write one report."
-    _needs_papermill()
+    check_run_extra("papermill", "ipykernel")
     paths = _unique(notebooks or lessons())
     known = read_parameters(paths)
     given = ([f"scale={scale}"] if scale else []) + (p or [])
@@ -837,13 +837,6 @@ def check_data(names: Annotated[Optional[list[str]], typer.Argument(help="Datase
     table = check_datasets(_place(), names)
     typer.echo(table.to_string(index_names=False) if len(table) else "No dataset is here yet: coursekit data fetch NAME.")
     raise typer.Exit(int((table.whole == False).any() or table.empty))  # noqa: E712: None is neither
-
-
-def _needs_papermill():
-    "Fail in words where the extra is not installed."
-    for package in "papermill", "ipykernel":
-        if _version(package) == "not installed":
-            raise CourseError(f"{package} is not installed: pip install 'coursekit[run]'.")
 
 
 def main():

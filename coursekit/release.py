@@ -13,7 +13,7 @@ import symtable
 from pathlib import Path
 
 from .report import read_notebook
-from .workspace import CourseError, _version, atomic_path, tidy
+from .workspace import CourseError, atomic_path, check_run_extra, tidy
 
 # %% ../nbs/kit/08_release.ipynb #c4e5fb41
 MARKS = {"exercise": "# your line", "check": "def check(", "solution": "def solution("}  # what the cell of a tag holds, and no other
@@ -172,8 +172,7 @@ def release(paths,         # the lessons
            ):
     "Write lessons for students: solutions out, checks kept, badges that open them from `repo`."
     place = _place(repo, branch, folder)
-    if _version("nbconvert") == "not installed":
-        raise CourseError("nbconvert is not installed: pip install 'coursekit[run]'.")
+    check_run_extra("nbconvert")
     if (paths[0].absolute().parent / LIST).exists():
         raise CourseError("These lessons are a release already: release from a clone of the course.")
     names, files, rows = {p.name for p in paths}, {}, []

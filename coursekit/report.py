@@ -12,7 +12,6 @@ import platform
 import re
 import shutil
 import subprocess
-import time
 from pathlib import Path
 
 import psutil

@@ -3,7 +3,7 @@
 # %% auto #0
 __all__ = ['DRIVE', 'SCALES', 'TABLE', 'HOSTS', 'PACKAGES', 'DATASETS', 'CourseError', 'in_words', 'tidy', 'atomic_path',
            'seed_everything', 'in_colab', 'mirror', 'folders', 'try_writing', 'check_scale', 'Workspace', 'setup',
-           'show_table', 'n_cores', 'has_amx', 'cpu_name', 'gpu_name', 'find_folder', 'doctor']
+           'show_table', 'n_cores', 'has_amx', 'cpu_name', 'gpu_name', 'check_run_extra', 'find_folder', 'doctor']
 
 # %% ../nbs/kit/00_workspace.ipynb #2a9cb216
 import contextlib
@@ -335,6 +335,13 @@ def _version(package):
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
         return "not installed"
+
+
+def check_run_extra(*packages):
+    "Fail in words where a package of the extra `run` is not installed."
+    for package in packages:
+        if _version(package) == "not installed":
+            raise CourseError(f"{package} is not installed: pip install 'coursekit[run]'.")
 
 
 def _free(path):

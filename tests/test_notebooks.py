@@ -10,8 +10,9 @@ from conftest import ROOT, command
 from nbformat import NotebookNode
 from wrong_answers import WRONG, reached
 
-from coursekit.course import defaults, read_notebook
+from coursekit.course import defaults
 from coursekit.release import exercises, release
+from coursekit.report import read_notebook
 
 NOTEBOOKS = sorted((ROOT / "nbs").rglob("[0-9][0-9]_*.ipynb"))
 LESSONS = [p for p in NOTEBOOKS if p.parent.name == "nbs"]

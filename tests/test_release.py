@@ -198,7 +198,7 @@ def test_the_import_is_light():
 
 
 def test_without_nbconvert_it_says_what_to_install(course, monkeypatch):
-    monkeypatch.setattr(module, "_version", lambda package: "not installed")
+    monkeypatch.setattr("coursekit.workspace._version", lambda package: "not installed")
     with pytest.raises(CourseError, match=r"pip install 'coursekit\[run\]'"):
         release(lessons(course), course / "out", "me/my-course")
 
