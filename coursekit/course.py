@@ -434,11 +434,12 @@ def _hash(*parts):
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
 
-def surroundings(data): # a short string
+def surroundings(data, # the data folder
+                 here  # as from `machine`
+                ):     # a short string
     "What decides the outcome of every notebook here: the package's files, versions, the GPU, and the data folder."
     code = [(f.name, f.read_bytes().hex()) for f in sorted(Path(coursekit.__file__).parent.iterdir()) if f.is_file()]
     files = [(str(p), s.st_size, s.st_mtime_ns) for p in _files(data, set()) if (s := _stat(p))]
-    here = machine()
     return _hash(code, files, {k: here[k] for k in ("Python", "GPU", *PACKAGES)})
 
 
@@ -477,13 +478,14 @@ def run_notebooks(notebooks,       # paths
     ended = threading.Event()
     with _alone(out), _told_to_end(ended):
         here = _last(out)
-        results, others = _to_come(paths, parameters, known or read_parameters(paths), out, limits), []
+        facts = {"started": time.strftime("%Y-%m-%dT%H:%M:%S"), "parameters": parameters, "machine": machine()}
+        around = surroundings(folders()[0], facts["machine"])
+        results, others = _to_come(paths, parameters, known or read_parameters(paths), out, limits, around), []
         if changed and here:
             others = _keep(results, here, out)
         _make_way(results, others, here, out)
         slots = _slots(jobs, sum(not r.record for r in results))
-        begun = time.monotonic()
-        facts = {"started": time.strftime("%Y-%m-%dT%H:%M:%S"), "parameters": parameters, "jobs": slots.qsize(), "machine": machine()}
+        facts["jobs"], begun = slots.qsize(), time.monotonic()
         _run_all(results, slots, ended, here, lambda: _write(results + others, out, facts, begun))
         _write(results + others, out, facts, begun, last or here, page=True)
     return results, ended.is_set()
@@ -511,9 +513,9 @@ def _last(out):
         return read_report(out)
 
 
-def _to_come(paths, parameters, known, out, limits):
+def _to_come(paths, parameters, known, out, limits, around):
     "A `Result` for each notebook, before it ran."
-    names, around, results = _names(paths), surroundings(folders()[0]), []
+    names, results = _names(paths), []
     for p in paths:
         mine = {k: v for k, v in parameters.items() if k in known.get(names[p], {})}
         results.append(Result(names[p], p, out / f"{names[p]}.ipynb", mine, limits))

@@ -310,14 +310,13 @@ def test_the_package_and_versions_are_in_the_fingerprint(tmp_path, monkeypatch):
     import coursekit
     from coursekit import course
     shutil.copytree(Path(coursekit.__file__).parent, tmp_path / "coursekit")
-    before = course.surroundings(tmp_path / "none")
+    before = course.surroundings(tmp_path / "none", machine())
     monkeypatch.setattr(coursekit, "__file__", str(tmp_path / "coursekit" / "__init__.py"))
-    assert course.surroundings(tmp_path / "none") == before
+    assert course.surroundings(tmp_path / "none", machine()) == before
     (tmp_path / "coursekit" / "text.py").open("a").write("\n")
-    assert course.surroundings(tmp_path / "none") != before
+    assert course.surroundings(tmp_path / "none", machine()) != before
     monkeypatch.undo()
-    monkeypatch.setattr(course, "machine", lambda: {**machine(), "torch": "0.1"})
-    assert course.surroundings(tmp_path / "none") != before
+    assert course.surroundings(tmp_path / "none", {**machine(), "torch": "0.1"}) != before
 
 
 def test_a_second_run_in_one_folder_at_the_same_time_is_turned_away(make, tmp_path):
