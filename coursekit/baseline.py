@@ -6,6 +6,7 @@ __all__ = ['dumb_baselines', 'vgg', 'train_baseline', 'history', 'most_confident
 # %% ../nbs/02_baseline.ipynb #970e72d1
 import numpy as np
 
+from .splits import one_size
 from .workspace import CourseError
 
 # %% ../nbs/02_baseline.ipynb #307b6dc0
@@ -21,6 +22,7 @@ def dumb_baselines(splits, most=5000): # a DataFrame: model, accuracy, seconds
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
+    splits = one_size(splits)
     train = np.random.default_rng(0).permutation(splits.train)[:most]
     x, xv = (splits.images[idx].reshape(len(idx), -1).astype(np.float32) / 255 for idx in (train, splits.valid))
     y, yv = splits.labels[train], splits.labels[splits.valid]
@@ -127,11 +129,10 @@ def final_test(learn,  # a fitted learner
     "Accuracy on the test part; the look is noted in the runs folder, with how many there have been."
     from coursekit.data import interval
     from coursekit.ledger import look
-    from coursekit.training import Batches
 
-    train = learn.dls.train
-    mean, std = train.mean.flatten().cpu(), train.std.flatten().cpu()
-    dl = Batches(splits.images[splits.test], splits.labels[splits.test], splits.classes, train.bs, mean, std, device=train.device)
+    if splits.fingerprint == learn.data.fingerprint and (seen := np.intersect1d(splits.test, learn.data.train)).size:
+        raise CourseError(f"{len(seen)} of these {len(splits.test)} test images were trained on: test with the splits that the learner was made with.")
+    dl = learn.dls.valid.of(splits.images[splits.test], splits.labels[splits.test])
     with learn.no_bar():
         preds, targets = learn.get_preds(dl=dl)
     right = int((preds.argmax(1) == targets).sum())

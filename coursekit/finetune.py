@@ -15,6 +15,7 @@ import io
 import json
 import re
 import shutil
+import warnings
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -26,9 +27,10 @@ from torch import nn
 from torchvision.ops import StochasticDepth
 
 from .data import Splits
+from .describe import describe
 from .ledger import half_width
-from .splits import middle_square
-from .training import PRECISIONS, Batches, _describe, _digest, best_precision, learner, optimiser
+from .splits import middle_square, one_size
+from .training import PRECISIONS, Batches, best_precision, learner, optimiser
 from .workspace import CourseError, atomic_path, tidy
 
 # %% ../nbs/03_finetune.ipynb #de797072
@@ -160,7 +162,7 @@ def body(model): # a copy that gives features, shape (bs, n_features)
 
 # %% ../nbs/03_finetune.ipynb #16577268
 def cached_features(pre,         # as from `pretrained`
-                    splits,      # squares
+                    splits,
                     ws,
                     views=1,     # of each image: the first as it is, the others augmented
                     augment=(),  # functions (xb, yb) -> (xb, yb) on whole batches, for the other views
@@ -169,10 +171,11 @@ def cached_features(pre,         # as from `pretrained`
     "The body's features, from a memory-mapped file that is made on first use, and again where it is torn or not of this network."
     if bool(augment) != (views > 1):
         raise CourseError(f"There are {views} views and {len(augment)} augmentations: several views need augment=[flip, ...], and one takes none.")
+    splits = one_size(splits)
     net, side, precision = body(pre.model).to(ws.device, memory_format=torch.channels_last), splits.images.shape[1], precision or best_precision(ws.device)
     plain = Batches(splits.images, splits.labels, splits.classes, 64, pre.mean, pre.std, device=ws.device)
-    key = _digest([pre.model.state_dict(), repr(pre.model), pre.mean, pre.std, plain.digest, views, [_describe(f) for f in augment], precision])
-    folder = ws.local / "features" / f"{pre.name}-{side}-{key}"
+    made_of = describe(model=[pre.model.state_dict(), repr(pre.model), {type(m) for m in pre.model.modules()}], numbers=[pre.mean, pre.std, views, precision], images=plain.digest, augment=augment)
+    folder = ws.local / "features" / f"{pre.name}-{side}-{made_of.key}"
     passes = [plain, *(copy.copy(plain) for _ in range(views - 1))]
     for view, batches in enumerate(passes[1:], 1):
         batches.augment, batches.seed = tuple(augment), view
@@ -181,7 +184,9 @@ def cached_features(pre,         # as from `pretrained`
     except (RuntimeError, AssertionError):
         check_side(pre.model, side)  # says it in words, if that is why
         raise
-    features = _read_features(folder, sample, len(splits.labels))
+    if made_of.unknown:
+        warnings.warn(f"The features are computed anew: {made_of.unknown[0]} can't be described, so that nobody can tell whether kept ones are the same.", stacklevel=2)
+    features = None if made_of.unknown else _read_features(folder, sample, len(splits.labels))
     if features is None:
         shutil.rmtree(folder, ignore_errors=True)
         _write_features(folder, net, passes, precision, sample.shape[1])
@@ -400,6 +405,7 @@ def finetuned(pre, splits, ws,
     "A learner for a pretrained network with a new head, whose first stages are frozen."
     if not 1 <= n_stages <= len(stages(pre.model)):
         raise CourseError(f"n_stages is {n_stages} and {pre.name} has {len(stages(pre.model))} stages ({', '.join(stages(pre.model))}): a number from 1 to that is expected.")
+    splits = one_size(splits)
     model, more = with_head(pre.model, len(splits.classes), seed), kwargs.pop("cbs", [])
     cbs = [BnFreeze() if batch_norm is None else BatchNormCase(*batch_norm), *([GradualUnfreezing(n_stages)] if gradual else [])]
     if any(isinstance(m, (nn.modules.dropout._DropoutNd, StochasticDepth)) for m in model.modules()):

@@ -3,7 +3,7 @@
 # %% auto #0
 __all__ = ['ORIENTATION', 'CIFAR10', 'BATCHES', 'PETS', 'COATS', 'STAND_INS', 'decode', 'read_images', 'files_below', 'spaced',
            'class_files', 'cifar_files', 'pet_files', 'first_of_each', 'draw_digits', 'draw_pet', 'draw_pets',
-           'dataset_folder', 'stand_in']
+           'dataset_folder', 'stand_in', 'new_images']
 
 # %% ../nbs/kit/05_images.ipynb #1f328b2b
 import colorsys
@@ -420,3 +420,48 @@ def stand_in(ws, folder): # '' for real images
         if folder.is_relative_to(ws.local / "stand-in" / DATASETS[name][0]):
             return what
     return ""
+
+# %% ../nbs/kit/05_images.ipynb #4f8fc2f4
+import io
+
+def new_images(items,         # a folder, or a list of paths, open files, images of Pillow's or arrays (h, w, 3), or one of those; or an array (n, h, w, 3)
+               height, width, # pixels
+              ):              # uint8 array, shape (n, height, width, 3)
+    "Pictures read, scaled and cut as those that a network was trained on."
+    if isinstance(items, np.ndarray) and items.dtype == np.uint8 and items.shape[1:] == (height, width, 3):
+        return items
+    if isinstance(items, (str, os.PathLike)) and os.path.isdir(items):
+        items = [Path(items) / name for name in files_below(Path(items))]
+    elif isinstance(items, (str, os.PathLike, bytes, Image.Image)) or hasattr(items, "read") or _is_one(items):
+        items = [items]
+    if not hasattr(items, "__len__") or not len(items):
+        raise CourseError(f"The pictures are {items!r:.80}: a folder, a path, an image, an array (n, h, w, 3) of uint8, or a list of those is expected, and one picture at least.")
+    return np.stack([_cover(_one_image(item, height if height == width else None), height, width) for item in items])
+
+
+def _is_one(items):
+    "Whether an array is one picture, (h, w) or (h, w, colours)."
+    return isinstance(items, np.ndarray) and items.dtype != object and (items.ndim == 2 or items.ndim == 3 and items.shape[2] in (1, 3, 4))
+
+
+def _one_image(item, side):
+    "One new picture, (h, w, 3) uint8; a sentence if it is none."
+    if isinstance(item, np.ndarray):
+        if item.dtype != np.uint8 or not _is_one(item):
+            raise CourseError(f"A picture is an array of {item.dtype} of shape {item.shape}: uint8, from 0 to 255, of shape (h, w, 3) or (h, w) is expected.")
+        item = Image.fromarray(item.squeeze(2) if item.shape[2:] == (1,) else item)
+    name = item if isinstance(item, (str, os.PathLike)) else "This picture"
+    try:
+        return decode(io.BytesIO(item) if isinstance(item, bytes) else item, side)
+    except Exception as e:  # a broken file can make Pillow raise anything
+        raise CourseError(f"{tidy(name)} can't be read as an image ({getattr(e, 'strerror', None) or e}): a JPEG or PNG file, an image of Pillow's or an array of uint8 is expected.") from e
+
+
+def _cover(image, height, width):
+    "The middle of an image, scaled until it covers `height` x `width`."
+    h, w = image.shape[:2]
+    scale = max(height / h, width / w)
+    if scale != 1 and not min(h, w) == height == width:
+        image = np.asarray(Image.fromarray(image).resize((max(width, round(w * scale)), max(height, round(h * scale))), Image.Resampling.BICUBIC))
+    top, left = (image.shape[0] - height) // 2, (image.shape[1] - width) // 2
+    return image[top:top + height, left:left + width]

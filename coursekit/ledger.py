@@ -24,7 +24,7 @@ def write_record(record, # a dict with what `NEEDED` names, and whatever else is
     "Keep a run: one JSON file in ws.runs / 'ledger'. One with a key `failed`, which says why, never replaces a finished one."
     if missing := [key for key in NEEDED if key not in record]:
         raise CourseError(f"The record has no {', '.join(missing)}: a record says at least {', '.join(NEEDED)}.")
-    what = [record[key] for key in NEEDED if key != "final"]
+    what = [record[key] for key in NEEDED if key not in ("data", "final")] + [record["data"].get(key) for key in ("title", "fingerprint", "stand_in")]
     short = hashlib.sha256(json.dumps(what, sort_keys=True, default=str).encode()).hexdigest()[:8]
     path = ws.runs / "ledger" / f"{re.sub(r'[^a-zA-Z0-9]+', '-', record['name']).strip('-')}-{record['seed']}-{short}.json"
     if "failed" in record and path.is_file() and '"failed": ' not in path.read_text():

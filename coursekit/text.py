@@ -20,7 +20,7 @@ import torch
 from torch import nn
 
 from .fetch import fetch, present
-from .training import CrossEntropy, ResumingLearner, optimiser
+from .training import CrossEntropy, Loaders, ResumingLearner, optimiser
 from .workspace import CourseError, tidy
 
 from fastai.callback.core import Callback  # after coursekit.training, which keeps fastai's imports quiet
@@ -238,6 +238,10 @@ class Streams:
         self.device, self.ids = torch.device(device), self.ids.to(device)
         return self
 
+    def new(self, *args, **kwargs):
+        "Refused."
+        raise CourseError("Texts are not answered in batches: generate(...) writes on, and char_losses(model, text.encode(string)) judges a text of your own.")
+
     def __len__(self):
         return -(-self.length // self.seq_len)
 
@@ -309,8 +313,8 @@ def text_learner(text,            # as from `shakespeare` or `text_file`
     seed = ws.seed if seed is None else seed
     train, rows = Streams(text.train, bs, seq_len, shuffle, seed, ws.device), max(1, bs // 8)  # few and long streams, because each begins with an empty state
     sets = train, Streams(text.valid, rows, min(4 * seq_len, max(1, (len(text.valid) - 1) // rows)), device=ws.device)
-    return ResumingLearner(DataLoaders(*sets, device=torch.device(ws.device)), model.to(ws.device), ws, precision, seed, fresh, lr=lr, opt_func=opt or optimiser("AdamW"),
-                           loss_func=NextCharacter(), metrics=accuracy, about=(text.fingerprint,), cbs=[Carry(), GradientClip(clip), *cbs], **kwargs)
+    return ResumingLearner(Loaders(*sets, device=torch.device(ws.device)), model.to(ws.device), ws, precision, seed, fresh, lr=lr, opt_func=opt or optimiser("AdamW"),
+                           loss_func=NextCharacter(), metrics=accuracy, data=text, cbs=[Carry(), GradientClip(clip), *cbs], **kwargs)
 
 # %% ../nbs/05_text.ipynb #4ba3af12
 def char_losses(model,
