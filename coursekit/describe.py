@@ -80,7 +80,7 @@ def _code(code):
     consts = [_code(c) if isinstance(c, types.CodeType) else sorted(map(repr, c)) if isinstance(c, frozenset) else repr(c) for c in code.co_consts]
     return [code.co_code.hex(), list(code.co_names), consts]
 
-# %% ../nbs/kit/09_describe.ipynb #19bb0830
+# %% ../nbs/kit/09_describe.ipynb #e0bf0b81
 _SHARED = random._inst, np.random.mtrand._rand # behind random.random and np.random.rand; a fit seeds them
 _ADDING = "append", "extend", "add", "insert", "appendleft", "update" # what a container takes in decides nothing: a callback's notes, say
 _INSIDE = "__dict__", "__weakref__", "_abc_impl" # of a class: Python's own bookkeeping
@@ -95,6 +95,8 @@ class _Walk:
         "The description of one thing."
         if x is None or isinstance(x, (bool, int, float, complex, str, bytes)) and not isinstance(x, Enum):
             return [type(x).__name__, repr(x)]
+        if any(x is s for s in _SHARED):
+            return [_name(type(x))]
         if id(x) in self.known:
             return self.known[id(x)][1]
         if id(x) in self.above:
@@ -191,8 +193,7 @@ class _Walk:
 
     def _builtin(self, f, at):
         "A function without code in Python, by its name and what it is a method of."
-        owner = f.__self__
-        return [_name(f), *([] if owner is None or isinstance(owner, types.ModuleType) or any(owner is s for s in _SHARED) else [self.of(owner, at)])]
+        return [_name(f), *([] if f.__self__ is None or isinstance(f.__self__, types.ModuleType) else [self.of(f.__self__, at)])]
 
     def _object(self, x, at):
         "What copying it would copy."

@@ -25,7 +25,6 @@ from .workspace import CourseError, tidy
 
 from fastai.callback.core import Callback  # after coursekit.training, which keeps fastai's imports quiet
 from fastai.callback.training import GradientClip
-from fastai.data.core import DataLoaders
 from fastai.metrics import accuracy
 
 # %% ../nbs/05_text.ipynb #e2040944

@@ -1,6 +1,7 @@
 "Transfer learning: what moves and what must not, the cache of features, folds, and the sentences for bad input."
 import io
 import math
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -346,12 +347,17 @@ def test_stages_out_of_range(pre, ws):
             finetuned(pre, made(), ws, n)
 
 
-def test_images_of_different_sizes_are_told_of_squares(ws):
-    s = pets(ws, size=32)
-    if s.images.dtype == object:
-        from coursekit.training import learner
-        with pytest.raises(CourseError, match="squares"):
-            learner(s, nn.Sequential(nn.Flatten(), nn.LazyLinear(37)), ws, mean=0., std=1.)
+def test_images_of_different_sizes_are_cut_to_squares_and_that_is_said_once(ws, capsys):
+    from coursekit.splits import _say_squares
+    from coursekit.training import learner
+
+    _say_squares.cache_clear()
+    s = replace(pets(ws, size=32), fingerprint="own")
+    images = np.empty(len(s.images), object)
+    images[:] = [np.zeros((32, 32 + i % 3, 3), np.uint8) for i in range(len(images))]
+    for _ in range(2):
+        learn = learner(replace(s, images=images), nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, 37)), ws, mean=0., std=1.)
+    assert learn.data.images.shape == (len(images), 32, 32, 3) and capsys.readouterr().out.count("middle squares of 32 pixels") == 1
     assert squares(s).images.shape == (len(s.images), 32, 32, 3)
 
 

@@ -1,0 +1,189 @@
+"What decides how a function behaves: whatever it reads counts, and what can't be told is said."
+import enum
+import functools
+import importlib
+import os
+import subprocess
+import sys
+import threading
+from collections import deque
+from dataclasses import dataclass
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torchvision.transforms import v2
+
+from coursekit import describe as module
+from coursekit.describe import describe
+from coursekit.training import flip, shift
+
+
+def key(x):
+    return describe(it=x).key
+
+
+@dataclass
+class Settings:
+    smooth: float = 0.1
+    sizes: tuple = (1, 2)
+
+
+class Kind(enum.Enum):
+    FEW = 1
+    MANY = 2
+
+
+class Weighted:
+    __slots__ = ("w",)
+
+    def __init__(self, w):
+        self.w = w
+
+    def __call__(self, x):
+        return x * self.w
+
+    @property
+    def twice(self):
+        return self.w * 2
+
+    @staticmethod
+    def plain(x):
+        return x
+
+
+GLOBALS = {
+    "a dict in a dict": {"loss": {"smooth": 0.1}}, "a list of arrays": [np.zeros(3), np.ones(3)], "a tensor": torch.zeros(2), "a set": {"a", "b"}, "a deque": deque([1]),
+    "a dataclass": Settings(), "a namespace": SimpleNamespace(a=SimpleNamespace(b=1)), "a table": pd.DataFrame({"w": [1., 2.]}), "an object with slots": Weighted(2.),
+    "a member of an enumeration": Kind.FEW, "a bound method": Weighted(2.).__call__, "a partial": functools.partial(F.cross_entropy, label_smoothing=0.1),
+    "a cached function": functools.cache(lambda x: x + 1), "a generator of numbers": np.random.default_rng(0), "torch's generator": torch.Generator().manual_seed(1), "None": None,
+    "a transform": v2.Compose([v2.RandomApply([v2.ColorJitter(0.1)], p=0.5)]), "a class": Settings,
+}
+CHANGED = {
+    "a dict in a dict": {"loss": {"smooth": 0.6}}, "a list of arrays": [np.zeros(3), np.array([1., 1., 2.])], "a tensor": torch.tensor([0., 1.]), "a set": {"a", "c"}, "a deque": deque([2]),
+    "a dataclass": Settings(sizes=(1, 3)), "a namespace": SimpleNamespace(a=SimpleNamespace(b=2)), "a table": pd.DataFrame({"w": [1., 3.]}), "an object with slots": Weighted(3.),
+    "a member of an enumeration": Kind.MANY, "a bound method": Weighted(3.).__call__, "a partial": functools.partial(F.cross_entropy, label_smoothing=0.6),
+    "a cached function": functools.cache(lambda x: x + 2), "a generator of numbers": np.random.default_rng(1), "torch's generator": torch.Generator().manual_seed(2), "None": 0,
+    "a transform": v2.Compose([v2.RandomApply([v2.ColorJitter(0.1)], p=0.6)]), "a class": type("Settings", (Settings,), {"smooth": 0.3}),
+}
+
+
+def readers(x):
+    "Ways for a function to read something."
+    space = {"x": x, "__name__": "__main__"}
+    exec("def by_name(p): return use(p, x)\n"
+         "def inside(p): return [lambda: x for _ in p]\n"
+         "def through(p): return by_name(p)\n"
+         "class Holder:\n    def __call__(self, p): return x\n", space)
+    return {"by name": space["by_name"], "in an inner function": space["inside"], "in a function that it calls": space["through"], "in a method": space["Holder"](),
+            "in a closure": (lambda v: lambda p: v)(x), "as a default": lambda p, v=x: v, "as a keyword's default": lambda p, *, v=x: v, "as an attribute": SimpleNamespace(f=[{"v": x}])}
+
+
+@pytest.mark.parametrize("what", GLOBALS)
+def test_whatever_a_function_reads_counts(what):
+    import copy
+
+    same = copy.deepcopy(GLOBALS[what]) if what not in ("a cached function", "a class") else GLOBALS[what]
+    before, again, after = (readers(x) for x in (GLOBALS[what], same, CHANGED[what]))
+    for way in before:
+        assert key(before[way]) == key(again[way]) != key(after[way]), way
+        assert not describe(it=before[way]).unknown
+
+
+def test_of_a_class_or_a_module_only_what_is_read_counts(tmp_path, monkeypatch):
+    class Config:
+        smooth, n_epochs = 0.1, 5
+
+    space = SimpleNamespace(smooth=0.1, n_epochs=5)
+    for holder in Config, space:
+        loss = lambda p: p * holder.smooth
+        before = key(loss)
+        holder.n_epochs = 10
+        assert key(loss) == before
+        holder.smooth = 0.2
+        assert key(loss) != before
+
+
+@pytest.mark.parametrize("use", ["import {0}\ndef f(x): return {0}.scale(x)", "from {0} import scale\ndef f(x): return scale(x)", "def f(x):\n    import {0}\n    return {0}.scale(x)",
+                                 "def f(x):\n    from {0} import scale as s\n    return s(x)", "import {0} as mine\ndef f(x): return [mine.deep.scale(v) for v in x]"])
+def test_an_edited_file_counts_through_every_way_to_import_it(use, tmp_path, monkeypatch):
+    name = f"own_{abs(hash(use)) % 10**9}"
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / f"{name}_deep.py").write_text("FACTOR = 2\ndef scale(x): return x * FACTOR\n")
+    (tmp_path / f"{name}.py").write_text(f"import {name}_deep as deep\nOTHER = 1\ndef scale(x): return deep.scale(x)\n")
+
+    def now():
+        for n in f"{name}_deep", name:
+            sys.modules.pop(n, None)
+        importlib.invalidate_caches()
+        exec(use.format(name), space := {"__name__": "__main__"})
+        return key(space["f"])
+
+    before = now()
+    (tmp_path / f"{name}.py").write_text(f"import {name}_deep as deep\nOTHER = 22\ndef scale(x): return deep.scale(x)\n")
+    assert now() == before, "what it does not read"
+    (tmp_path / f"{name}_deep.py").write_text("FACTOR = 35\ndef scale(x): return x * FACTOR\n")
+    assert now() != before
+
+
+@pytest.mark.parametrize("note", ["notes.append(x)", "notes.extend([x])", "kept.add(1)", "table.update(a=1)", "queue.appendleft(x)"])
+def test_what_is_only_added_to_does_not_count(note):
+    space = {"notes": [], "kept": set(), "table": {}, "queue": deque()}
+    exec(f"def f(x):\n    {note}\n    return x", space)
+    before = key(space["f"])
+    space["f"](3)
+    assert any(space[n] for n in ("notes", "kept", "table", "queue")) and key(space["f"]) == before
+    exec("def g(x): return len(notes), kept, table, queue", space)
+    assert key(space["g"]) != key({**space, "g": None}["f"])
+    read = key(space["g"])
+    space["notes"].append(1)
+    assert key(space["g"]) != read, "but what is read does"
+
+
+@pytest.mark.parametrize("make, kind", [(lambda: open(os.devnull, "w"), "TextIOWrapper"), (lambda: (i for i in [1]), "generator"), (lambda: threading.Lock(), "lock"),
+                                        (lambda: {"deep": [SimpleNamespace(f=open(os.devnull))]}, "TextIOWrapper")])
+def test_what_cannot_be_told_is_said_by_name(make, kind):
+    secret = make()
+
+    def loss(x):
+        return x, secret
+    found = describe(augment=[loss])
+    assert len(found.unknown) == 1 and found.unknown[0].startswith("test_what_cannot_be_told_is_said_by_name.<locals>.loss reads secret") and kind in found.unknown[0]
+
+
+def test_what_is_inside_itself_ends():
+    ring = [1]
+    ring.append(ring)
+    a, b = SimpleNamespace(n=1), SimpleNamespace(n=2)
+    a.other, b.other = b, a
+    assert key(ring) == key(ring) and key(a) != key(b) and not describe(a=a, ring=ring).unknown
+
+
+def test_libraries_go_by_name_and_the_kit_by_its_code():
+    assert module._is_library("torch.nn.functional") and module._is_library("json") and not module._is_library("coursekit.training") and not module._is_library("__main__")
+    assert key(flip) != key(shift(4)) != key(shift(2)) and key(shift(4)) == key(shift(4))
+    assert key(np.random.rand) == (np.random.rand(5), key(np.random.rand))[1], "what a fit seeds is not what it reads"
+
+
+SAME = """
+import sys
+sys.path.insert(0, sys.argv[1])
+from test_describe import GLOBALS, key, readers
+print([key(way) for what, x in GLOBALS.items() for way in readers(x).values()])
+"""
+
+
+def test_the_same_in_another_process_whatever_its_hash_seed():
+    said = {subprocess.run([sys.executable, "-c", SAME, os.path.dirname(__file__)], env={**os.environ, "PYTHONHASHSEED": seed}, capture_output=True, text=True, check=True).stdout
+            for seed in ("1", "2")}
+    assert len(said) == 1 and len(said.pop()) > 1000
+
+
+def test_a_model_is_its_numbers_and_its_layers():
+    torch.manual_seed(0)
+    one, other = nn.Linear(2, 2), nn.Linear(2, 2)
+    assert key(one) == key(one) != key(other) and key(one.state_dict()) != key(other.state_dict())
