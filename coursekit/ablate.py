@@ -159,7 +159,7 @@ def draw(networks, side=32): # a matplotlib Figure
     for row, (name, model) in enumerate(networks.items()):
         ends.append(_draw_layers(ax, model, 0, -row))
         n, flops = sizes(model, side)
-        ax.text(-0.5, -row, f"{name}\n{n:,} parameters, {flops / 1e6:.0f} MFLOPs", ha="right", va="center", fontsize=8)
+        ax.text(-0.5, -row, f"{name}\n{n:,} parameters, {flops / 1e6:.0f} MFLOPs", ha="right", va="center", fontsize=8, parse_math=False)  # a name may hold a $
     for k, (kind, fill) in enumerate(BOXES.items()):
         _draw_box(ax, 4.5 * k, 1, kind, kind, width=4)
     ax.set(xlim=(-0.3 * max(*ends, 32), max(*ends, 32)), ylim=(-len(networks) + 0.4, 1.4))
@@ -379,7 +379,7 @@ def gaps(runs, ax):
 def _names(runs, ax, xlabel, title):
     "The names of the runs on the y axis, the first on top."
     names = list(dict.fromkeys(runs.name))
-    ax.set_yticks(-np.arange(len(names)), names, fontsize=8)
+    ax.set_yticks(-np.arange(len(names)), names, fontsize=8, parse_math=False)  # a name may hold a $
     ax.set(xlabel=xlabel, ylim=(-len(names) + 0.4, 0.6))
     ax.set_title(title, fontsize=10)
 
@@ -391,11 +391,13 @@ def compare(runs, n, title): # a matplotlib Figure
     fig, (left, middle, right) = plt.subplots(1, 3, figsize=(11.5, max(3, 0.35 * runs.name.nunique() + 1)), layout="constrained")
     curves(runs, left)
     if left.lines:
-        left.legend(fontsize=7, loc="lower right")
+        legend = left.legend(left.lines, ["-"] * len(left.lines), fontsize=7, loc="lower right")
+        for text, line in zip(legend.get_texts(), left.lines):  # a name may hold a $, or begin with _, which a legend leaves out
+            text.set(text=line.get_label(), parse_math=False)
     dots(runs, n, middle)
     gaps(runs, right)
     right.set_yticks([])
-    fig.suptitle(title)
+    fig.suptitle(title, parse_math=False)
     plt.close(fig)
     return fig
 

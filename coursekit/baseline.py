@@ -100,8 +100,8 @@ def most_confident_mistakes(splits, preds, idx=None, n=20): # a matplotlib Figur
         ax.axis("off")
     for ax, k in zip(axes.flat, worst):
         ax.imshow(splits.images[idx[k]])
-        ax.set_title(f"{splits.classes[says[k]]} {preds[k, says[k]]:.0%}\n(is {splits.classes[labels[k]]})", fontsize=6, pad=2)
-    fig.suptitle(f"{splits.title}: the most confident mistakes", fontsize=10)
+        ax.set_title(f"{splits.classes[says[k]]} {preds[k, says[k]]:.0%}\n(is {splits.classes[labels[k]]})", fontsize=6, pad=2, parse_math=False)  # a name may hold a $
+    fig.suptitle(f"{splits.title}: the most confident mistakes", fontsize=10, parse_math=False)
     plt.close(fig)
     return fig
 

@@ -465,7 +465,9 @@ def name_it(file,     # a path, or an open binary file
     fig, (left, right) = plt.subplots(1, 2, figsize=(7, 2.6), layout="constrained")
     left.imshow(image)
     left.axis("off")
-    right.barh([classes[k].replace("_", " ") for k in best.indices], best.values.cpu(), color="#0072B2")
+    at = range(len(best.indices))
+    right.barh(at, best.values.tolist(), color="#0072B2")
+    right.set_yticks(at, [classes[k].replace("_", " ") for k in best.indices], parse_math=False)  # a name may hold a $
     right.invert_yaxis()
     right.set(xlim=(0, 1), xlabel="probability")
     plt.close(fig)

@@ -4,6 +4,9 @@
 __all__ = ['mlp', 'fit_function', 'write_submission']
 
 # %% ../nbs/06_functions.ipynb #0e33259d
+import re
+from collections import Counter
+from decimal import Decimal
 from pathlib import Path
 
 import numpy as np
@@ -53,32 +56,77 @@ def fit_function(model,         # from (n, inputs) to (n, outputs)
     return np.array(errors).T
 
 # %% ../nbs/06_functions.ipynb #0225289e
+_NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)(e[+-]?[0-9]{1,4})?", re.IGNORECASE)
+
+
 def write_submission(path,
-                     ids,               # one for each value
-                     values,            # predictions, numbers or labels, shape (n,) or (n, columns)
-                     sample,            # the challenge's sample submission: a DataFrame or a CSV file; its ids and columns are expected
+                     ids,               # one for each value: text as in the sample's file, or numbers of the same value
+                     values,            # predictions, numbers or labels, shape (n,) or (n, columns); 1.0 is written as 1 where the sample has whole numbers
+                     sample,            # the challenge's sample submission: its CSV file, or a DataFrame, which may have lost zeros of ids; its ids and columns are expected
                     ):                  # the path
-    "Check a Kaggle submission against the sample (shape, ids, NaN) and write it whole."
+    "Check a Kaggle submission against the sample (shape, ids, NaN) and write it whole, with the sample's ids in their order."
     import pandas as pd
 
-    sample = sample if isinstance(sample, pd.DataFrame) else pd.read_csv(sample)
-    key, columns, values = sample.columns[0], list(sample.columns[1:]), np.asarray(values)
-    values = values.reshape(len(values), -1) if len(values) else values.reshape(0, len(columns))
-    if len(values) != len(ids):
-        raise CourseError(f"There are {len(values)} values for {len(ids)} ids: one for each is expected.")
-    if values.shape[1] != len(columns):
-        raise CourseError(f"There are {values.shape[1]} values a row and the sample has {len(columns)} columns ({', '.join(columns)}): as many are expected.")
-    table = pd.DataFrame(values, columns=columns)
-    table.insert(0, key, list(ids))
-    if (twice := table[key].duplicated()).any():
-        raise CourseError(f"{twice.sum()} ids come twice, the first is {table[key][twice].iloc[0]}: each once is expected.")
-    if len(ids) and type(table[key].iloc[0]) is str and pd.api.types.is_numeric_dtype(sample[key]):
-        raise CourseError(f"Your ids are text, such as {table[key].iloc[0]!r}, and the sample's are numbers: turn them into numbers, or read the file with pandas.")
-    if wrong := sorted(set(table[key]) ^ set(sample[key]), key=str)[:5]:
-        raise CourseError(f"Ids are missing or unknown: {', '.join(map(str, wrong))}; those of the sample are expected, {len(sample):,} in all.")
-    if (bad := ~np.isfinite(values).all(1) if values.dtype.kind == "f" else pd.isna(values).any(1)).any():
+    wanted, ids = _read_sample(sample), pd.Series(np.asarray(ids).ravel() if hasattr(ids, "__array__") else list(ids))
+    key, columns, rows = wanted.columns[0], list(wanted.columns[1:]), np.asarray(values)
+    rows = np.asarray(values, object) if rows.dtype.kind == "U" else rows  # else a NaN among labels is the text 'nan'
+    rows = rows.reshape(len(rows), -1) if len(rows) else rows.reshape(0, len(columns))
+    if len(rows) != len(ids):
+        raise CourseError(f"There are {len(rows)} values for {len(ids)} ids: one for each is expected.")
+    if rows.shape[1] != len(columns):
+        raise CourseError(f"There are {rows.shape[1]} values a row and the sample has {len(columns)} columns ({', '.join(map(str, columns))}): as many are expected.")
+    table = pd.DataFrame(rows, columns=columns).infer_objects()
+    bad = (table.isna() | table.isin([np.inf, -np.inf])).any(axis=1)
+    table = table.apply(lambda column: _like(column, wanted[column.name]))
+    table.insert(0, key, _meant(ids, wanted[key]))
+    for whose, column in ("ids", table[key]), ("ids of the sample", wanted[key]):
+        if (twice := column.duplicated()).any():
+            raise CourseError(f"{twice.sum()} {whose} come twice, the first is {column[twice].iloc[0]}: each once is expected.")
+    if wrong := sorted(set(table[key]) ^ set(wanted[key]))[:5]:
+        hint = "; give the sample's file instead of a DataFrame, as pandas reads 0001 as 1" if isinstance(sample, pd.DataFrame) else ""
+        raise CourseError(f"Ids are missing or unknown: {', '.join(wrong)}; those of the sample are expected, {len(wanted):,} in all{hint}.")
+    if bad.any():
         raise CourseError(f"{bad.sum()} row(s) hold NaN or infinity, the first has the id {table[key][bad].iloc[0]}: numbers are expected; did the training diverge?")
     with atomic_path(path) as part:
-        table.set_index(key).loc[sample[key]].reset_index().to_csv(part, index=False)
+        table.set_index(key).loc[wanted[key]].reset_index().to_csv(part, index=False)
     print(f"{Path(path).name}: {len(table):,} rows, as the sample wants them.")
     return path
+
+
+def _read_sample(sample): # a DataFrame of text
+    "A sample submission, its ids as they stand there."
+    import pandas as pd
+
+    if isinstance(sample, pd.DataFrame):
+        _text(sample.iloc[:, 0], "ids of the sample")
+        return sample.astype(str)
+    try:
+        return pd.read_csv(sample, dtype=str, keep_default_na=False)
+    except (OSError, ValueError) as e:
+        raise CourseError(f"The sample submission can't be read ({e}): a CSV file of ids and columns, or a DataFrame, is expected.") from e
+
+
+def _text(ids, whose):
+    "A Series of ids as text."
+    if (lost := ids.isna()).any():
+        raise CourseError(f"{lost.sum()} {whose} are NaN, as pandas reads an id such as NA: read their file with dtype=str and keep_default_na=False.")
+    return ids.astype(str)
+
+
+def _meant(ids, expected): # a list of text
+    "What ids are among `expected`, which are text: a number that is none of them means the one of its value, if there is one only."
+    known, values = set(expected), {e: Decimal(e) for e in expected if _NUMBER.fullmatch(e)}
+    often = Counter(values.values())
+    only = {value: e for e, value in values.items() if often[value] == 1}
+    return [text if text in known or isinstance(id, str) or not _NUMBER.fullmatch(text) else only.get(Decimal(text), text)
+            for id, text in zip(ids, _text(ids, "ids"))]
+
+
+def _like(column, expected): # a Series
+    "A column of values as the sample's, which is text, has its own: whole numbers without .0, or True and False."
+    if column.dtype.kind not in "bif":
+        return column
+    if expected.isin(["True", "False"]).all() and column.isin([0, 1]).all():
+        return column.astype(bool)
+    whole = expected.str.fullmatch("[+-]?[0-9]+").all() and (column % 1 == 0).all() and (column.abs() < 2**53).all()
+    return column.astype("int64") if whole else column

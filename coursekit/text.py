@@ -7,6 +7,7 @@ __all__ = ['UNKNOWN', 'read_text', 'strip_gutenberg', 'Text', 'split_text', 'sha
            'spelling', 'repetition', 'copied', 'quality', 'final_loss', 'probability_strip']
 
 # %% ../nbs/05_text.ipynb #9c7a4476
+import codecs
 import hashlib
 import re
 import sysconfig
@@ -29,35 +30,89 @@ from fastai.metrics import accuracy
 
 # %% ../nbs/05_text.ipynb #e2040944
 _NO_TEXT = "is no plain text, as it holds control characters: save a PDF, a Word document or UTF-16 as plain text in UTF-8 first."
+_ENCODINGS = {"cp1252": "Windows", "cp850": "DOS", "mac_roman": "Macintosh"}
+_WINDOWS = {"iso8859-1": "cp1252", "iso8859-15": "cp1252", "iso8859-2": "cp1250", "iso8859-5": "cp1251", "iso8859-7": "cp1253", "iso8859-9": "cp1254"}  # what is often meant
 
 
 def read_text(path,
-              encoding="utf-8", # 'latin-1' or 'cp1252' for many older files
+              encoding="utf-8", # 'latin-1' or 'cp1252' for many older files; None: UTF-8
              ):                 # a string
-    "The text of a file, without Project Gutenberg's header and licence."
+    "The text of a file, without Project Gutenberg's headers and licences, of which it says how long they are."
     path = Path(path).expanduser()
     try:
         data = path.read_bytes()
-        text = data.decode(encoding)
     except OSError as e:
         raise CourseError(f"{tidy(path)} can't be read ({e.strerror}): give the path of a text file.") from e
-    except LookupError as e:
+    text = re.sub(r"\x1a+\s*\Z", "\n", _decoded(data, path, "utf-8" if encoding is None else encoding))  # DOS ends a file with Ctrl-Z
+    if re.search(r"[\x00-\x08\x0e-\x1a]", text):
+        raise CourseError(f"{tidy(path)} {_NO_TEXT}")
+    text = text.replace("\ufeff", "").replace("\r\n", "\n").replace("\r", "\n")
+    if books := _books(text):
+        kept = sum(map(len, books))
+        print(f"{path.name}: {len(books)} {'book' if len(books) == 1 else 'books'} of Project Gutenberg with {kept:,} characters; the other {len(text) - kept:,}, headers and licences, are left out.")
+    return strip_gutenberg(text)
+
+
+def _decoded(data, path, encoding):
+    "Bytes as text, if `encoding` is what they are in."
+    try:
+        text, name = data.decode(encoding), codecs.lookup(encoding).name
+    except (LookupError, TypeError) as e:
         raise CourseError(f"There is no encoding {encoding!r}: 'utf-8', 'latin-1' and 'cp1252' are the usual ones.") from e
     except UnicodeDecodeError as e:
         if 0 in data:
             raise CourseError(f"{tidy(path)} {_NO_TEXT}") from e
-        raise CourseError(f"{tidy(path)} is not {encoding}: byte {e.start:,} (line {data.count(10, 0, e.start) + 1:,}) is 0x{data[e.start]:02x}; "
-                          "save it as UTF-8, or name its encoding, such as encoding='cp1252'.") from e
-    if re.search(r"[\x00-\x08\x0e-\x1a]", text):
-        raise CourseError(f"{tidy(path)} {_NO_TEXT}")
-    return strip_gutenberg(text.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n"))
+        raise CourseError(f"{tidy(path)} is not {encoding}: byte {e.start:,} (line {data.count(10, 0, e.start) + 1:,}) is 0x{data[e.start]:02x}; {_advice(data)}.") from e
+    if not name.startswith("utf-8") and not data.isascii() and _fits(data, "utf-8"):
+        raise CourseError(f"{tidy(path)} is not {encoding}: encoding='utf-8' fits, which is what is taken where none is named.")
+    if c1 := re.search("[\x80-\x9f]", text):
+        advice = "it was read with a wrong encoding before it was saved: get another copy" if name.startswith("utf") else _advice(data, _WINDOWS.get(name))
+        line = text.count("\n", 0, c1.start()) + 1
+        raise CourseError(f"{tidy(path)} holds 0x{ord(c1[0]):02x} (line {line:,}), which is a control character in {encoding}; {advice}.")
+    return text
+
+
+def _advice(data,
+            likely=None, # an encoding
+           ):            # a part of a sentence
+    "What to do about bytes in an encoding that is not known."
+    if likely and _fits(data, likely):
+        return f"encoding={likely!r} fits"
+    return "save it as UTF-8, or name its encoding, such as " + " or ".join(f"encoding={e!r} ({system})" for e, system in _ENCODINGS.items() if _fits(data, e))
+
+
+def _fits(data, encoding):
+    "Whether bytes can be read so."
+    try:
+        data.decode(encoding)
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+_TAIL = r"(?:(?:[^\n]|\n(?!\n))*?{0}|[^\n]*)"  # a title may take several lines, but no empty one
+_MARK = r"\*\*\* ?{0} OF (?:TH(?:E|IS) )?(?:COPYRIGHTED )?PROJECT GUTENBERG" + _TAIL.format(r"\*\*\*")
+_LINE = r"^[^\w\n]*(?:The )?(?:End|Ende|Fin)(?: \w+)? (?:\w+ )?Project Gutenberg"
+_START = re.compile(_MARK.format("START") + r"|^\*+ ?END[* ]+THE SMALL PRINT" + _TAIL.format(r"\*END\*"), re.I | re.M)  # the second until 2003
+_END = re.compile(rf"(?:{_LINE}(?s:.){{0,300}}?)?" + _MARK.format("END"), re.I | re.M)
+_OLD_END, _HEADER = re.compile(_LINE, re.I | re.M), re.compile(r"^[^\w\n]*(?:The )?Project Gutenberg(?:['\u2019]s | E-?(?:text|book),? of )", re.I | re.M)
 
 
 def strip_gutenberg(text): # a string
-    "What stands between Project Gutenberg's marks of start and end; all of it where there are none."
-    mark = r"\*\*\* ?{} OF (?:THE|THIS) PROJECT GUTENBERG.*?\*\*\*"
-    start, end = (re.search(mark.format(word), text, re.S) for word in ("START", "END"))
-    return text[start.end() if start else 0:end.start() if end else len(text)].strip("\n") + "\n"
+    "What stands between Project Gutenberg's marks of start and end, of all books that there are; all of it where there are none."
+    return "\n\n".join(book.strip("\n") for book in _books(text) or [text]) + "\n"
+
+
+def _books(text): # a list of strings, empty where nothing is marked
+    "The books between Project Gutenberg's marks."
+    starts, books = [*_START.finditer(text)], []
+    for k, (a, b) in enumerate(zip([0, *(m.end() for m in starts)], [*(m.start() for m in starts), len(text)])):
+        end = _END.search(text, a, b) or next(reversed([*_OLD_END.finditer(text, a, b)]), None)
+        if 0 < k < len(starts):  # the next book's header ends one that has no end; it may begin with such a line itself
+            end = end or _HEADER.search(text, a + 500, b)
+        if k or end:
+            books.append(text[a:end.start() if end else b])
+    return [book for book in books if book.strip()]
 
 
 UNKNOWN = "\ufffd"  # stands for every character that the training part does not have
@@ -507,9 +562,9 @@ def probability_strip(model, text, string, per_row=60): # a matplotlib Figure
     fig, ax = plt.subplots(figsize=(10, 0.27 * n_rows + 0.9), layout="constrained")
     image = ax.imshow(cells, cmap="Blues", vmin=0, vmax=1, aspect="auto")
     for i, (c, p) in enumerate(zip(shown, probs)):
-        ax.text(i % per_row, i // per_row, {"\n": "↵"}.get(c, c), ha="center", va="center", fontsize=8, family="monospace", color="white" if p > 0.6 else "black")
+        ax.text(i % per_row, i // per_row, {"\n": "↵"}.get(c, c), ha="center", va="center", fontsize=8, family="monospace", color="white" if p > 0.6 else "black", parse_math=False)
     ax.axis("off")
     fig.colorbar(image, label="probability", aspect=8)
-    ax.set_title(f"{text.title}: how probable the network thought each character", fontsize=10)
+    ax.set_title(f"{text.title}: how probable the network thought each character", fontsize=10, parse_math=False)  # a name may hold a $
     plt.close(fig)
     return fig

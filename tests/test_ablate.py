@@ -363,6 +363,18 @@ def test_a_drawing_shows_layers_sizes_and_shortcuts():
     assert "plain\n551,722 parameters, 78 MFLOPs" in texts and texts.count("1 x 1 convolution") == 2 and {".25", "max", "avg", "L", "G", "+", "64\n/2"} <= set(texts)
 
 
+@pytest.mark.parametrize("name", ["$^$", r"\frac{$x$}", "_$1_$", "lr=$10^{-3$"])
+def test_a_run_may_have_any_name(name):
+    figure = compare(pd.concat([runs_of([0.6, 0.7, 0.8], name), runs_of([0.5], "_other")], ignore_index=True), 200, f"{name} and others")
+    figure.canvas.draw()
+    legend, ticks = figure.axes[0].get_legend().get_texts(), figure.axes[1].get_yticklabels()
+    assert [t.get_text() for t in legend] == [t.get_text() for t in ticks] == [name, "_other"]
+    drawing = draw({name: network(**SMALL)})
+    drawing.canvas.draw()
+    row = next(t for t in drawing.axes[0].texts if "parameters" in t.get_text())
+    assert row.get_text().startswith(f"{name}\n") and not any(t.get_parse_math() for t in [*legend, *ticks, row, figure._suptitle]), "drawn as they are"
+
+
 def test_the_references_are_the_briefs():
     known = references()
     assert [known[f"DD2424 {name}"]["value"] for name in ("baseline", "dropout", "weight decay", "augmentation", "all")] == [0.73, 0.83, 0.72, 0.84, 0.88]

@@ -308,6 +308,16 @@ def test_a_picture_of_ones_own(pre, tmp_path):
             name_it(bad, pre.model, pre, list("abcde"), 48)
 
 
+def test_a_class_may_have_any_name(pre):
+    picture, classes = io.BytesIO(), ["$^$", r"\frac{$x$}", "a b", "$a_b$", "a_b"]  # two look alike and stay two
+    Image.new("RGB", (60, 60), "red").save(picture, "PNG")
+    right = name_it(picture, pre.model, pre, classes, 48).axes[1]
+    right.figure.canvas.draw()
+    ticks = right.get_yticklabels()
+    assert sorted(t.get_text() for t in ticks) == sorted(c.replace("_", " ") for c in classes) and len(right.patches) == 5
+    assert not any(t.get_parse_math() for t in ticks) and [p.get_y() + p.get_height() / 2 for p in right.patches] == pytest.approx(range(5)), "as they are, a bar each"
+
+
 # Weights
 
 def test_an_unknown_network_is_told_the_nearest(ws):
