@@ -287,10 +287,11 @@ def test_bad_input_is_a_sentence(make, says, ws):
 
 @pytest.mark.parametrize("precision", ["bf16", "fp32"])
 @pytest.mark.parametrize("kind", ["RNN", "GRU", "LSTM"])
-def test_each_kind_learns_in_each_precision(kind, precision, ws):
+def test_each_kind_learns_in_each_precision_that_this_machine_has(kind, precision, ws, capsys):
     text = made()
     learn = quiet(text_learner(text, model_of(text, kind), ws, bs=8, seq_len=32, precision=precision), 3, 2e-2)
-    assert learn.recorder.values[-1][1] < 0.6 * np.log(len(text.chars)) and learn.precision == precision
+    assert learn.recorder.values[-1][1] < 0.6 * np.log(len(text.chars))
+    assert learn.precision == ("fp32" if f"can't train this model in {precision}" in capsys.readouterr().out else precision)
 
 
 # What a fit is, and kills

@@ -13,10 +13,13 @@ import numpy as np
 import pytest
 import torch
 from fastai.callback.schedule import lr_find  # noqa: F401: adds Learner.lr_find
+from fastai.callback.fp16 import MixedPrecision, NonNativeMixedPrecision
 from fastai.callback.tracker import SaveModelCallback
+from fastai.callback.training import GradientAccumulation
 from fastai.callback.core import Callback
 from fastai.interpret import ClassificationInterpretation
 from fastai.learner import Metric
+from PIL import Image
 from torch import nn
 
 from coursekit import training
@@ -150,6 +153,242 @@ def test_an_exception_leaves_no_autocast_behind(place):
     with pytest.raises(RuntimeError, match="broken"):
         quiet(learner(made(), nn.Sequential(nn.Flatten(), Broken(768, 3)), place, bs=32, precision="bf16"), 1)
     assert not torch.is_autocast_enabled("cpu")
+
+
+class NoHalf(nn.Linear):
+    "Like an LSTM on a CPU without bf16: it fails forwards, or backwards only, or in use only."
+    def __init__(self, where):
+        super().__init__(768, 3)
+        self.where = where
+
+    def forward(self, x):
+        out = super().forward(x)
+        if torch.is_autocast_enabled("cpu") and self.where == "forwards":
+            raise RuntimeError("could not create a primitive descriptor")
+        if torch.is_autocast_enabled("cpu") and self.where == "backwards" and out.requires_grad:
+            out.register_hook(no_gradient)
+        return out
+
+
+def no_gradient(grad):
+    raise RuntimeError("not implemented for 'BFloat16'")
+
+
+@pytest.mark.parametrize("where", ["forwards", "backwards"])
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+@pytest.mark.parametrize("asked", ["as an argument", "as fastai has it"])
+def test_a_precision_that_this_machine_cannot_do_is_said_and_full_precision_used(where, precision, asked, place, capsys):
+    model = nn.Sequential(nn.Flatten(), NoHalf(where))
+    learn = learner(made(), model, place, bs=32, **({"precision": precision} if asked == "as an argument" else {}))
+    if asked != "as an argument":
+        learn = getattr(learn, f"to_{precision}")()
+    said = capsys.readouterr().out
+    assert f"can't train this model in {precision} (" in said and said.endswith("it trains in fp32.\n") and learn.precision == "fp32"
+    quiet(learn, 1, 1e-3)
+    with learn.no_bar():
+        assert len(learn.get_preds()[0]) == len(made().valid)
+
+
+@pytest.mark.parametrize("ask, precision", [(lambda learn: learn.to_fp16(), "fp16"), (lambda learn: learn.to_bf16(), "bf16"), (lambda learn: learn.to_fp16().to_fp32(), "fp32")])
+def test_fastais_names_for_a_precision(ask, precision, place, capsys):
+    s = made()
+    for again in False, True:
+        learn = quiet(ask(learner(s, net(), place, bs=32)), 2, 0.01)
+        assert learn.precision == precision and ("finished before" in capsys.readouterr().out) == again and len(learn.epochs) == 2
+    kept = learn.place.kept
+    assert kept == quiet(learner(s, net(), place, bs=32, precision=precision), 2, 0.01).place.kept, "the same fit under either name"
+
+
+@pytest.mark.parametrize("make", [lambda: MixedPrecision(), lambda: NonNativeMixedPrecision(), lambda: GradientAccumulation(64), lambda: type("Mine", (MixedPrecision,), {})()])
+def test_callbacks_that_would_lose_the_fit_are_refused_at_once(make, place):
+    for attempt in (lambda: learner(made(), net(), place, cbs=make()), lambda: learner(made(), net(), place).add_cb(make()), lambda: learner(made(), net(), place).fit(1, cbs=make())):
+        with pytest.raises(CourseError, match="precision=|gradients between batches"):
+            attempt()
+    assert not list(place.runs.glob("fits/*/final.pt"))
+
+
+# New pictures
+
+def bright(n, h=16, w=16, seed=5):
+    "Pictures of the brightest class of `made`."
+    return (np.random.default_rng(seed).integers(0, 120, (n, h, w, 3)) + 80).astype(np.uint8)
+
+
+@pytest.fixture
+def trained(place):
+    return quiet(learner(made(), net(), place, bs=32), 6, 0.03)
+
+
+def answers(learn, items):
+    with learn.no_bar():
+        preds, targets = learn.get_preds(dl=learn.dls.test_dl(items))
+    assert targets is None
+    return preds
+
+
+def test_new_pictures_are_answered_whatever_they_come_as(trained, tmp_path):
+    x = bright(5)
+    (tmp_path / "new" / "below").mkdir(parents=True)
+    for k, im in enumerate(x):
+        Image.fromarray(im).save(tmp_path / "new" / ("below/" * (k == 4)) / f"{k}.png")
+    paths = [tmp_path / "new" / f"{k}.png" for k in range(4)] + [tmp_path / "new" / "below" / "4.png"]
+    expected = answers(trained, x)
+    assert (expected.argmax(1) == 2).all() and len(expected) == 5
+    with torch.no_grad():
+        dl = trained.dls.valid
+        xb = (torch.from_numpy(x).permute(0, 3, 1, 2) / 255 - dl.mean) / dl.std
+        assert torch.allclose(trained.model.eval()(xb).softmax(1), expected, atol=1e-5)
+    forms = {"a list of arrays": list(x), "paths": paths, "strings": [str(p) for p in paths], "a folder": tmp_path / "new", "a folder's name": str(tmp_path / "new"), "Pillow's images": [Image.open(p) for p in paths],
+             "bytes": [p.read_bytes() for p in paths], "open files": [open(p, "rb") for p in paths], "of all kinds": [x[0], paths[1], str(paths[2]), Image.open(paths[3]), paths[4].read_bytes()],
+             "an object array": np.array([*[None] * 5, 0], object)[:5]}
+    forms["an object array"][:] = list(x)
+    for form, items in forms.items():
+        assert torch.allclose(answers(trained, items), expected, atol=1e-5), form
+    for one in x[0], paths[0], str(paths[0]), Image.open(paths[0]), paths[0].read_bytes():
+        assert torch.allclose(answers(trained, one), expected[:1], atol=1e-5)
+        name, number, probs = trained.predict(one)
+        assert name == "c" and int(number) == 2 and torch.allclose(probs, expected[0], atol=1e-5)
+    assert trained.predict(x[0], with_input=True)[0].shape == (3, 16, 16)
+
+
+@pytest.mark.parametrize("h, w", [(32, 32), (40, 20), (20, 40), (16, 90), (8, 8), (7, 5)])
+def test_new_pictures_of_another_size_are_scaled_and_cut_as_the_loader_does(h, w, trained, tmp_path):
+    from coursekit.images import decode
+    from coursekit.splits import middle_square
+
+    im = bright(1, h, w)[0]
+    Image.fromarray(im).save(tmp_path / "a.png")
+    loaded = middle_square(decode(tmp_path / "a.png", 16))
+    expected = answers(trained, loaded[None])
+    for item in im, tmp_path / "a.png", Image.fromarray(im):
+        assert torch.allclose(answers(trained, [item]), expected, atol=1e-4)
+
+
+def test_images_that_are_no_squares_have_new_ones_cut_to_their_shape(place):
+    s = made()
+    wide = replace(s, images=np.concatenate([s.images, s.images[:, :, ::-1]], 2))
+    learn = quiet(learner(wide, net(), place, bs=32), 1, 0.01)
+    assert answers(learn, [bright(1, 50, 50)[0], bright(1, 10, 99)[0]]).shape == (2, 3) and learn.dls.test_dl(bright(1, 50, 50)).one_batch()[0].shape == (1, 3, 16, 32)
+
+
+@pytest.mark.parametrize("items, says", [([], "the pictures are \\[\\]|The pictures are"), (["nowhere.png"], "nowhere.png can't be read as an image"), (np.zeros((3, 16, 16, 3)), "array of float64"), (7, "The pictures are 7"),
+                                         (torch.zeros(3, 16, 16), "can't be read|array of"), ([None], "can't be read"), (np.zeros((2, 2, 16, 16, 3), np.uint8), "shape .2, 16, 16, 3.")])
+def test_what_is_no_picture_is_a_sentence(items, says, trained):
+    with pytest.raises(CourseError, match=says):
+        trained.dls.test_dl(items)
+    with pytest.raises(CourseError, match="without labels"):
+        trained.dls.test_dl(bright(2), with_labels=True)
+
+
+def test_features_of_new_pictures_are_taken_and_pictures_are_not(place):
+    s = made()
+    features = replace(s, images=np.random.default_rng(0).normal(size=(240, 6)).astype(np.float32))
+    learn = quiet(learner(features, nn.Linear(6, 3), place, bs=32), 1, 0.01)
+    assert answers(learn, features.images[:7]).shape == (7, 3)
+    with pytest.raises(CourseError, match="trained on features of shape"):
+        learn.dls.test_dl(bright(2))
+
+
+def test_views_are_averaged_and_labels_that_change_are_refused(place):
+    s = made()
+    learn = quiet(learner(s, net(), place, bs=32, augment=[flip, shift(2)]), 3, 0.02)
+    with learn.no_bar():
+        own, targets = learn.get_preds()
+        views = torch.stack([learn.get_preds(dl=learn.dls.valid.augmented([flip, shift(2)], k))[0] for k in range(3)])
+        assert not torch.equal(views[0], own)
+        for settings, expected in ({}, torch.lerp(views.mean(0), own, 0.25)), ({"use_max": True}, torch.maximum(own, views.amax(0))), ({"beta": 0.5}, (views.mean(0) + own) / 2):
+            preds, t = learn.tta(n=3, **settings)
+            assert torch.allclose(preds, expected, atol=1e-6) and torch.equal(t, targets)
+        assert learn.tta(dl=learn.dls.test_dl(bright(4)))[0].shape == (4, 3)
+    with pytest.raises(CourseError, match="augmentation needs what the training augments by"):
+        learner(s, net(), place, bs=32).tta()
+    with pytest.raises(CourseError, match="changes labels"):
+        learner(s, net(), place, bs=32, augment=[mixup(3)]).tta()
+
+
+@pytest.mark.parametrize("ask, says", [(lambda learn: learn.show_results(), "most_confident_mistakes"), (lambda learn: learn.export("m.pkl"), "weights_only=True"), (lambda learn: learn.dls.show_batch(), "contact_sheet")])
+def test_what_fastai_has_and_this_has_not_says_what_to_use(ask, says, place):
+    with pytest.raises(CourseError, match=says):
+        ask(learner(made(), net(), place, bs=32))
+
+
+def test_a_record_says_what_the_learner_was_trained_on(place):
+    s = made()
+    learn = quiet(learner(replace(s, train=s.train[:60]), net(), place, bs=32), 1, 0.01)
+    record(learn, s, "half", "one epoch")
+    assert ledger(place).data[0]["train"] == 60
+    for other in replace(s, fingerprint="other"), replace(made(60), name="another", fingerprint="60"):
+        with pytest.raises(CourseError, match=f"trained on made .made. and the record shall say .*{other.fingerprint}"):
+            record(learn, other, "half", "one epoch")
+    assert len(ledger(place)) == 1
+
+
+# A batch of one
+
+def with_norm(n_classes=3):
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Flatten(), nn.Linear(768, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, n_classes))
+
+
+@pytest.mark.parametrize("n_train, n_valid, bs, sizes", [(33, 20, 32, [33]), (97, 20, 32, [32, 32, 33]), (9, 9, 4, [4, 5]), (40, 1, 32, [32, 8]), (33, 1, 16, [16, 17]), (3, 3, 2, [3]), (2, 1, 64, [2])])
+def test_a_last_batch_of_one_joins_the_one_before(n_train, n_valid, bs, sizes, place):
+    k = np.arange(240)
+    learn = learner(replace(made(), train=k[:n_train], valid=k[n_train:n_train + n_valid]), with_norm(), place, bs=bs)
+    assert [len(yb) for _, yb in learn.dls.train] == sizes and len(learn.dls.train) == len(sizes)
+    seen = torch.cat([xb.flatten(1) for xb, _ in learn.dls.train])
+    assert len(torch.unique(seen, dim=0)) == n_train, "each image once"
+    quiet(learn, 2, 0.01)
+    assert len(learn.epochs) == 2 and len(learn.recorder.losses) == 2 * len(sizes)
+    with learn.no_bar():
+        assert len(learn.get_preds()[0]) == n_valid
+
+
+@pytest.mark.parametrize("n_train, bs", [(1, 64), (8, 1), (1, 1)])
+def test_a_batch_norm_and_one_image_is_a_sentence(n_train, bs, place):
+    with pytest.raises(CourseError, match="batch norm can't go by one image"):
+        quiet(learner(replace(made(), train=np.arange(n_train)), with_norm(), place, bs=bs), 1, 0.01)
+
+
+# Users side by side
+
+OTHER = """
+import os, sys
+os.setuid(int(sys.argv[2]))
+sys.path.insert(0, sys.argv[1])
+import torch
+torch.set_num_threads(1)
+from test_training import cut_off, made, net, quiet
+from coursekit.training import learner, optimiser
+from coursekit.workspace import setup
+learn = learner(made(), net(), setup("tiny"), bs=32, opt=optimiser("SGD"))
+if sys.argv[3] == "killed":
+    cut_off(learn, 3, 3, 0.05)
+else:
+    print(quiet(learn, 3, 0.05).epochs[-1]["train_loss"])
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="only root can be several users")
+def test_several_users_of_one_cache_folder_do_not_meet(tmp_path):
+    shared = tmp_path / "shared"
+    shared.mkdir()
+    shared.chmod(0o1777)
+    for folder in shared.parents:
+        if folder.stat().st_uid == 0 and not folder.stat().st_mode & 1:
+            folder.chmod(folder.stat().st_mode | 0o055)
+
+    def user(uid, what):
+        home = tmp_path / f"home-{uid}"
+        home.mkdir(exist_ok=True)
+        os.chown(home, uid, uid)
+        env = {**os.environ, "COURSEKIT_CACHE": str(shared), "COURSEKIT_RUNS": str(home / "runs"), "HOME": str(home), "PYTHONDONTWRITEBYTECODE": "1", "MPLCONFIGDIR": str(home)}
+        return subprocess.run([sys.executable, "-c", OTHER, os.path.dirname(__file__), str(uid), what], env=env, capture_output=True, text=True)
+
+    assert user(4001, "killed").returncode == 0
+    done = [user(uid, "whole") for uid in (4002, 4001, 4003)]
+    assert [d.returncode for d in done] == [0, 0, 0], done[0].stderr[-500:]
+    losses = [d.stdout.splitlines()[-1] for d in done]
+    assert "it goes on from there" in done[1].stdout and "goes on" not in done[0].stdout and len(set(losses)) == 1
 
 
 # Bad input
