@@ -311,7 +311,8 @@ def unpack(archives, # zip or tar files
             root = top[0] if [p.name for p in top] == [folder.name] and top[0].is_dir() else room
             sizes = {p.relative_to(root).as_posix(): p.stat().st_size for p in sorted(root.rglob("*")) if p.is_file()}
             (root / MANIFEST).write_text(json.dumps({"archives": [Path(a).name for a in archives], "files": sizes}))
-            os.chmod(root, 0o755)  # temporary folders are closed to others
+            mode = os.stat(root / MANIFEST).st_mode & 0o777
+            os.chmod(root, mode | (mode & 0o444) >> 2)  # temporary folders are closed to others: as open as any new one
             os.replace(root, folder)
     return folder
 

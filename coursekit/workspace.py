@@ -141,22 +141,22 @@ def mirror():
 
 def _folders(data=None):
     "The folders data, runs and local (see the table in the notebook)."
+    try:
+        return _places(data)
+    except RuntimeError as e:  # from pathlib and platformdirs
+        raise CourseError("This user has no home folder: set HOME, or COURSEKIT_RUNS and COURSEKIT_CACHE, to folders that can be "
+                          "written in.") from e
+
+
+def _places(data):
+    "What `_folders` says, where ~ is known or not asked for."
     drive = DRIVE / "MyDrive" / "coursekit" if os.path.isdir(DRIVE / "MyDrive") else None
-    cache = _absolute(os.environ.get("COURSEKIT_CACHE") or platformdirs.user_cache_path("coursekit"))
+    cache = Path(os.environ.get("COURSEKIT_CACHE") or platformdirs.user_cache_path("coursekit")).expanduser().absolute()
     local = _own_part(cache)
     shared = cache if os.access(cache / "data", os.R_OK) else local
     data = data or os.environ.get("COURSEKIT_DATA") or (drive or shared) / "data"
     runs = os.environ.get("COURSEKIT_RUNS") or (drive or platformdirs.user_data_path("coursekit")) / "runs"
-    return _absolute(data), _absolute(runs), local
-
-
-def _absolute(path):
-    "A path from the root, ~ being the home folder."
-    try:
-        return Path(path).expanduser().absolute()
-    except RuntimeError as e:
-        raise CourseError("This user has no home folder: set HOME, or COURSEKIT_DATA, COURSEKIT_RUNS and COURSEKIT_CACHE, to folders "
-                          "that can be written.") from e
+    return tuple(Path(p).expanduser().absolute() for p in (data, runs, local))
 
 
 def _own_part(cache):
@@ -289,6 +289,7 @@ def show_table(df,       # a pandas DataFrame; an index with a name becomes a co
 
     if any(df.index.names):
         df = df.reset_index()
+    df, title = df.map(lambda v: readable(v) if isinstance(v, str) else v), readable(title)
     table = {"title": title, **json.loads(df.to_json(orient="split", index=False, double_precision=15))}
     number = lambda v: f"{v:.4g}" if isinstance(v, float) else v
     style = df.style.set_caption(html.escape(title)).hide(axis="index").format(number, escape="html", na_rep="").set_uuid(
