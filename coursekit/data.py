@@ -12,7 +12,7 @@ import textwrap
 import numpy as np
 
 from .fetch import for_task, tasks
-from .images import files_below, spaced
+from .images import decode, files_below, spaced
 from .splits import Splits, cifar10, image_folder, image_table, make_split, pets, squares
 from .workspace import CourseError, tidy
 
@@ -52,7 +52,7 @@ def resolution_sheet(splits, idx, sizes=(8, 16, 32, 64, 128)): # a matplotlib Fi
             ax.imshow(im.permute(1, 2, 0).numpy(), interpolation="nearest")
             ax.set(xticks=[], yticks=[])
         row[0].set_ylabel(f"{size} px")
-    fig.suptitle(f"{splits.title}: the same images at {sizes[0]} to {sizes[-1]} pixels", fontsize=10)
+    fig.suptitle(f"{splits.title}: the same images at {sizes[0]} to {sizes[-1]} pixels", fontsize=10, parse_math=False)
     plt.close(fig)  # the figure is returned, so that it is shown once
     return fig
 
@@ -172,8 +172,8 @@ def contact_sheet(splits,
     for ax, i in zip(axes.flat, chosen):
         image, name = splits.images[i], splits.classes[splits.labels[i]].replace("_", " ")
         ax.imshow(image, interpolation="nearest" if len(image) <= 64 else "auto")
-        ax.set_title(textwrap.fill(name, 15), fontsize=7, pad=2)
-    fig.suptitle(f"{splits.title}: {part} images", fontsize=10)
+        ax.set_title(textwrap.fill(name, 15), fontsize=7, pad=2, parse_math=False)  # a class may be called $^$
+    fig.suptitle(f"{splits.title}: {part} images", fontsize=10, parse_math=False)
     plt.close(fig)  # the figure is returned, so that it is shown once
     return fig
 
@@ -252,7 +252,7 @@ def pair_sheet(splits, pairs, title, n=18): # a matplotlib Figure
     for ax, row in zip(axes.flat, pairs.itertuples()):
         ax.imshow(np.hstack([shrink([splits.images[i]], 32)[0].permute(1, 2, 0).numpy() for i in (row.first, row.second)]))
         ax.set_title(f"{part[row.first]} / {part[row.second]}, {row.similarity:.3f}", fontsize=7, pad=2)
-    fig.suptitle(f"{splits.title}: {title}", fontsize=10)
+    fig.suptitle(f"{splits.title}: {title}", fontsize=10, parse_math=False)
     plt.close(fig)
     return fig
 
@@ -337,7 +337,7 @@ def more_data(curve,     # as from `learning_curve`, with 4 or more sizes
 
 # %% ../nbs/01_data.ipynb #5a7ce663
 def audit(root,       # the folder
-          files=None, # names in it; None: every file in it and its folders, but hidden ones
+          files=None, # names in it; None: every file in it and its folders, but hidden ones and what systems leave (`Thumbs.db`)
          ):           # a DataFrame, a row a file: kind and mode of the content, width, height, trouble ('' where there is none)
     "Open every image and say what is wrong: unreadable, content that is not what the name says, odd modes, extreme sizes, blanks."
     import os
@@ -362,15 +362,15 @@ def _audit_one(path):
     try:
         with Image.open(path) as im:
             kind, mode, (w, h) = im.format, im.mode, im.size
-            darkest, brightest = im.convert("L").getextrema()
+        pixels = decode(path)  # what a network will see of it
     except Exception as e:  # a broken file can make Pillow raise anything
-        return None, None, None, None, f"can't be read ({type(e).__name__})"
+        return None, None, None, None, f"can't be read ({e if isinstance(e, CourseError) else type(e).__name__})"
     ending = os.path.splitext(path)[1].lower()
     named = Image.registered_extensions().get(ending, f"what {ending or 'a name without an ending'} says")
     kind = {"MPO": "JPEG"}.get(kind, kind)  # a phone's JPEG with several pictures
     extreme = min(w, h) < 32 or max(w, h) > 10 * min(w, h) or w * h > 50e6
     trouble = [f"is {kind}, not {named}"] * (kind != named) + [f"is {mode}, not RGB"] * (mode != "RGB")
-    trouble += [f"is {w} x {h}"] * extreme + ["is blank"] * (brightest - darkest < 8)
+    trouble += [f"is {w} x {h}"] * extreme + ["is blank" + " when it is cut to 8 bits" * (mode[0] in "IF")] * bool(np.ptp(pixels, (0, 1)).max() < 8)
     return kind, mode, w, h, "; ".join(trouble)
 
 # %% ../nbs/01_data.ipynb #e1e5a0a2

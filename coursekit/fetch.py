@@ -26,7 +26,7 @@ from importlib.resources import files
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from urllib.parse import quote, urlsplit
 
-from .workspace import DATASETS, CourseError, find_folder, in_words, mirror, tidy
+from .workspace import DATASETS, CourseError, find_folder, in_words, mirror, shorten, tidy
 
 # %% ../nbs/kit/01_fetch.ipynb #9719126c
 def catalogue(): # a DataFrame, a row a dataset
@@ -206,17 +206,24 @@ def _folders(ws):
     return dict.fromkeys([ws.data, ws.local / "data"])
 
 
+def _part(path):
+    "Where what has arrived of an archive is kept."
+    return path.with_name(path.name + ".part")
+
+
 def _get(archive, ws, home):
     "The path of an archive: one that is there already, or fetched into the folder `home`."
     from pooch.hashes import hash_matches
 
     for folder in _folders(ws):
-        if (path := folder / archive["file"]).is_file():
+        if os.path.isfile(path := folder / archive["file"]):  # False, not an error, in a folder that is closed to this user
             if hash_matches(path, archive["hash"]):
                 return path
             print(f"{tidy(path)} has other bytes than the recorded ones (cut off, perhaps): it is fetched anew.")
     path = home / archive["file"]
-    part = path.with_name(path.name + ".part")
+    if any(p.exists() and not os.access(p, os.W_OK) for p in (path.parent, path, _part(path))):  # left by another user
+        path = ws.local / "data" / archive["file"]
+    part = _part(path)
     with in_words(path.parent):
         path.parent.mkdir(parents=True, exist_ok=True)
     _room(path.parent, archive["bytes"] - _size(part), archive["file"])
@@ -252,26 +259,31 @@ def _room(folder, n_bytes, what):
 MANIFEST = ".coursekit.json"  # in an unpacked folder: its files and their sizes
 
 
-def _check_member(archive, name, plain):
-    "Refuse a member that would leave the folder, or is neither a file nor a folder."
-    path = PurePosixPath(name.replace("\\", "/"))
+def _member_name(archive, name, plain, names):
+    "The name of a member with / between folders; refused if it would leave the folder, is no file or folder, or stands for two in `names`."
+    path = PurePosixPath(name.replace("\\", "/"))  # as some Windows programs write them
     if ".." in path.parts or path.is_absolute() or PureWindowsPath(name).drive or not plain:
         raise CourseError(f"{tidy(archive)} holds {name!r}, which {'is a link or a device' if not plain else 'lies outside its folder'}: "
                           "nothing of it was unpacked; get the archive from a source that you trust.")
+    if (other := names.setdefault(path, name)).rstrip("/\\") != name.rstrip("/\\"):
+        raise CourseError(f"{tidy(archive)} holds {other!r} and {name!r}, which would be one file: nothing of it was unpacked; "
+                          "rename one of them and pack it again.")
+    return name.replace("\\", "/")
 
 
 def _extract(archive, folder):
     "Write the members of a zip or tar file into `folder`."
+    names = {}
     if zipfile.is_zipfile(archive):
         with zipfile.ZipFile(archive) as z:
             for m in z.infolist():
-                _check_member(archive, m.filename, stat.S_IFMT(m.external_attr >> 16) in (0, stat.S_IFREG, stat.S_IFDIR))
+                m.filename = _member_name(archive, m.filename, stat.S_IFMT(m.external_attr >> 16) in (0, stat.S_IFREG, stat.S_IFDIR), names)
                 z.extract(m, folder)
     else:
         with tarfile.open(archive) as t:
             for m in t:
-                _check_member(archive, m.name, m.isfile() or m.isdir())
-                t.extract(m, folder, filter="data")
+                name = _member_name(archive, m.name, m.isfile() or m.isdir(), names)
+                t.extract(m.replace(name=name, mode=None, deep=False), folder, filter="data")  # as readable as any new file
             while t.fileobj.read(1 << 20):  # to the end, where a compressed file has its checksum
                 pass
 
@@ -287,7 +299,7 @@ def unpack(archives, # zip or tar files
         raise CourseError(f"There is no archive {tidy(absent[0])}: give the path of a zip or tar file.")
     with in_words(folder.parent):
         folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", suffix=".part", dir=folder.parent, ignore_cleanup_errors=True) as room:
+        with tempfile.TemporaryDirectory(prefix=f".{shorten(folder.name, 200)}.", suffix=".part", dir=folder.parent, ignore_cleanup_errors=True) as room:
             room = Path(room)
             for archive in archives:
                 try:
@@ -299,7 +311,8 @@ def unpack(archives, # zip or tar files
             root = top[0] if [p.name for p in top] == [folder.name] and top[0].is_dir() else room
             sizes = {p.relative_to(root).as_posix(): p.stat().st_size for p in sorted(root.rglob("*")) if p.is_file()}
             (root / MANIFEST).write_text(json.dumps({"archives": [Path(a).name for a in archives], "files": sizes}))
-            os.chmod(root, 0o755)  # temporary folders are closed to others
+            mode = os.stat(root / MANIFEST).st_mode & 0o777
+            os.chmod(root, mode | (mode & 0o444) >> 2)  # temporary folders are closed to others: as open as any new one
             os.replace(root, folder)
     return folder
 
@@ -344,7 +357,8 @@ def _alone(name, ws, home):
 
     for folder in home, ws.local:
         folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(folder / f".{name.replace(' ', '-')}.lock")
+        path = folder / f".{name.replace(' ', '-')}.lock"
+        lock = FileLock(path)
         try:
             lock.acquire(timeout=0.1)
         except Timeout:
@@ -352,10 +366,16 @@ def _alone(name, ws, home):
             lock.acquire()
         except (OSError, NotImplementedError):  # a disk that can't lock, or another user's file: alone on this machine at least
             continue
+        while lock.is_locked and not path.exists():  # it was taken from the one before in the moment of its removal
+            lock.release()
+            lock.acquire()
         break
     try:
         yield
     finally:
+        if lock.is_locked:
+            with contextlib.suppress(OSError):  # Windows removes it when it is released
+                path.unlink()
         lock.release()
 
 # %% ../nbs/kit/01_fetch.ipynb #e533e2d0
@@ -377,10 +397,10 @@ def _check_one(name, ws):
 
     place = present(name, ws)
     archives = [(a, folder / a["file"]) for a in _source(name)["archives"] for folder in _folders(ws)]
-    if bad := [tidy(path) for a, path in archives if path.is_file() and not hash_matches(path, a["hash"])]:
+    if bad := [tidy(path) for a, path in archives if os.path.isfile(path) and not hash_matches(path, a["hash"])]:
         return bad[0], False, "has other bytes than the recorded ones: delete it and fetch again"
     if not place:
-        came = sum(p.stat().st_size for _, path in archives if (p := path.with_name(path.name + ".part")).is_file())
+        came = sum(p.stat().st_size for _, path in archives if os.path.isfile(p := _part(path)))
         part = f"; {came / 1e6:.3g} MB of it have arrived" if came else ""
         return "", False, f"not here{part}: coursekit data fetch '{name}'"
     if place.is_file():

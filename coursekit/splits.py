@@ -7,14 +7,16 @@ __all__ = ['Splits', 'make_split', 'make_splits', 'cifar10', 'pets', 'middle_squ
 # %% ../nbs/kit/06_splits.ipynb #767f895e
 import hashlib
 import json
+import os
 import warnings
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
-from .images import cifar_files, class_files, dataset_folder, first_of_each, pet_files, read_images, stand_in
-from .workspace import CourseError, atomic_path, tidy
+from .images import cifar_files, dataset_folder, first_of_each, own_files, pet_files, read_images, stand_in, why_unread
+from .workspace import CourseError, atomic_path, readable, shorten, tidy
 
 # %% ../nbs/kit/06_splits.ipynb #2b7425c1
 @dataclass(frozen=True)
@@ -50,15 +52,15 @@ class Splits:
 
 # %% ../nbs/kit/06_splits.ipynb #4afe8bcb
 def make_split(labels,      # whole numbers, shape (n,)
-               valid=0.1,   # share of what is not test
-               test=0.1,    # share of all, or the indices that the dataset's authors chose
+               valid=0.1,   # share of what is not test, or the indices that the dataset's authors chose
+               test=0.1,    # share of all but such a validation part, or such indices
                seed=42,
                classes=None # names by label, for a sentence
               ):            # train, valid, test: sorted indices
     "Split by class, so that each part has the same share of each and at least one image; seeded."
     labels, rng = np.asarray(labels), np.random.default_rng(seed)
-    for name, share in {"valid": valid, **({"test": test} if np.isscalar(test) else {})}.items():
-        if not 0 < share < 1:
+    for name, share in {"valid": valid, "test": test}.items():
+        if np.isscalar(share) and not 0 < share < 1:
             raise CourseError(f"{name} is {share}: a share between 0 and 1 is expected, such as 0.15.")
 
     def draw(idx, share):
@@ -66,10 +68,11 @@ def make_split(labels,      # whole numbers, shape (n,)
         groups = [rng.permutation(idx[labels[idx] == c]) for c in np.unique(labels[idx])]
         return np.sort(np.concatenate([idx[:0], *(g[:max(1, round(share * len(g)))] for g in groups)]))
 
-    everything = np.arange(len(labels))
-    test = draw(everything, test) if np.isscalar(test) else np.sort(test)
-    rest = np.setdiff1d(everything, test)
-    valid = draw(rest, valid)
+    chosen = [idx for idx in (valid, test) if not np.isscalar(idx)]
+    free = np.setdiff1d(np.arange(len(labels)), np.concatenate(chosen) if chosen else [])
+    test = draw(free, test) if np.isscalar(test) else np.sort(test)
+    rest = np.setdiff1d(free, test)
+    valid = draw(rest, valid) if np.isscalar(valid) else np.sort(valid)
     train = np.setdiff1d(rest, valid)
     if empty := sorted(set(labels.tolist()) - set(labels[train].tolist())):
         names = [classes[c] if classes else f"label {c}" for c in empty]
@@ -98,24 +101,30 @@ def _fixed_split(path, labels, valid, test, classes):
     return train, valid, test
 
 
+def _check_size(size):
+    "Fail in words if `size` is no number of pixels for the shortest side, nor None."
+    if size is not None and (not isinstance(size, (int, np.integer)) or not 8 <= size <= 4096):
+        raise CourseError(f"The size is {size!r}: a whole number of pixels from 8 to 4096 is expected, or None for the images as they are.")
+
+
 def make_splits(ws,
                 name,      # what the set is called
                 root,      # the folder of its files
-                table,     # [(file name, label, is test, or None where the authors did not say)]
+                table,     # [(file name, label, is test: True, False, "valid", or None where the authors did not say)]
                 classes,   # names, by label
                 size=None, # pixels of the shortest side; None leaves the images as they are
-                valid=0.1, # share of what is not test
+                valid=0.1, # share of what is not test; None: what the table says
                 test=None, # share of all; None: what the table says
                ) -> Splits:
     "Read the files of a table and split them."
-    if size is not None and (not isinstance(size, (int, np.integer)) or not 8 <= size <= 4096):
-        raise CourseError(f"The size is {size!r}: a whole number of pixels from 8 to 4096 is expected, or None for the images as they are.")
+    _check_size(size)
     names = [str(row[0]) for row in table]
     images, good, pixel_hash = read_images(root, names, size, ws.local)
     if bad := [n for n, ok in zip(names, good) if not ok]:
         warnings.warn(f"{len(bad)} of {len(names)} files in {tidy(root)} can't be read as images and were left out: "
-                      f"{', '.join(bad[:5])}{' ...' if len(bad) > 5 else ''}"
-                      + " (HEIC must be converted to JPEG first)" * any(n.lower().endswith((".heic", ".heif")) for n in bad), stacklevel=3)
+                      f"{', '.join(map(readable, bad[:5]))}{' ...' if len(bad) > 5 else ''}"
+                      + " (HEIC must be converted to JPEG first)" * any(n.lower().endswith((".heic", ".heif")) for n in bad)
+                      + (f". {why}" if (why := why_unread(Path(root) / bad[0])) else ""), stacklevel=3)
     labels, files = np.array([row[1] for row in table])[good], [n for n, ok in zip(names, good) if ok]
     present = set(labels.tolist())
     if missing := [c for i, c in enumerate(classes) if i not in present]:
@@ -124,9 +133,10 @@ def make_splits(ws,
     shapes = [str(im.shape) for im in images] if images.dtype == object else str(images.shape)
     fingerprint, rows = (hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:12] for facts in
                          ([pixel_hash, shapes, labels.tolist(), classes], [files, labels.tolist(), classes]))
-    official = np.flatnonzero([row[2] for row, ok in zip(table, good) if ok])
-    path = ws.runs / "splits" / f"{name}-{rows}-{valid}-{test or 'official'}.json"  # the same at every size of the images
-    parts = _fixed_split(path, labels, valid, official if test is None else test, classes)
+    said = [row[2] for row, ok in zip(table, good) if ok]
+    path = ws.runs / "splits" / f"{shorten(name)}-{rows}-{valid or 'official'}-{test or 'official'}.json"  # the same at every size of the images
+    shares = [np.flatnonzero([part == official for part in said]) if share is None else share for share, official in ((valid, "valid"), (test, True))]
+    parts = _fixed_split(path, labels, *shares, classes)
     return Splits(name, images, labels, classes, files, *parts, fingerprint, stand_in(ws, Path(root)))
 
 # %% ../nbs/kit/06_splits.ipynb #df6ee149
@@ -169,32 +179,60 @@ def middle_square(image): # array of shape (side, side, 3)
     return image[top:top + side, left:left + side]
 
 
-def squares(splits) -> Splits:
-    "The middle square of each image, (n, side, side, 3); the images must share their shortest side, as `size` gives it."
-    sides = sorted({min(im.shape[:2]) for im in splits.images})
-    if len(sides) > 1:
-        raise CourseError(f"The shortest sides go from {sides[0]} to {sides[-1]} pixels: read the images with one size, such as size=128.")
-    return replace(splits, images=np.stack([middle_square(im) for im in splits.images]))
+def squares(splits,
+            side=None, # pixels; None: as many as the smallest has
+           ) -> Splits:
+    "The middle square of each image, (n, side, side, 3), scaled where they differ; `splits` itself where there is nothing to do."
+    _check_size(side)
+    shape = splits.images.shape
+    if len(shape) == 4 and shape[1] == shape[2] and side in (None, shape[1]):
+        return splits
+    cut = [middle_square(im) for im in splits.images]
+    sides = sorted({len(im) for im in cut})
+    if len(sides) > 1 and side is None:
+        print(f"{splits.title}: the middle squares have sides of {sides[0]} to {sides[-1]} pixels and are all scaled to {sides[0]}; "
+              "squares(splits, side=...) takes another.")
+    return replace(splits, images=np.stack([_scaled(im, side or sides[0]) for im in cut]))
+
+
+def _scaled(square, side):
+    "A square image with another side."
+    return square if len(square) == side else np.asarray(Image.fromarray(square).resize((side, side), Image.Resampling.BICUBIC))
 
 # %% ../nbs/kit/06_splits.ipynb #5935b022
-def image_folder(root,        # holds a folder per class; folders inside those are read too
+def image_folder(root,        # holds a folder per class, or train, valid and test that hold one each; folders inside classes are read too
                  ws,
                  size=128,    # pixels of the shortest side; None leaves the images as they are
-                 valid=0.15,  # share of what is not test
-                 test=0.15,   # share of all
+                 valid=0.15,  # share of what is not test, where no folder is the validation part
+                 test=0.15,   # share of all but such a validation part, where no folder is the test part
                 ) -> Splits:
     "Your own images, from a folder per class."
-    root = Path(root).expanduser().absolute()
+    root = _own_path(root)
     if not root.is_dir():
         raise CourseError(f"{tidy(root)} is no folder: give the folder that holds a folder per class.")
-    table, classes = class_files(root)
-    if {c.lower() for c in classes} & {"train", "valid", "val", "test"}:
-        raise CourseError(f"{tidy(root)} holds {', '.join(classes)}: give a folder that holds a folder per class; the images "
-                          "are split here, so put those of all parts together.")
+    table, classes, parts = own_files(root)
     if len(classes) < 2 or not table:
         raise CourseError(f"{tidy(root)} holds {len(classes)} folders with {len(table)} files: two or more folders with "
                           "images are expected, one per class.")
-    return make_splits(ws, root.name, root, table, classes, size, valid, test)
+    if parts:
+        valid, test = _official(root, parts, valid, test)
+    return make_splits(ws, readable(root.name), root, table, classes, size, valid, test)
+
+
+def _official(root, parts, valid, test): # the shares, None for a part that there is
+    "Say which folders are used as which part, and which parts are cut from those."
+    if "train" not in parts.values():
+        raise CourseError(f"{tidy(root)} holds {', '.join(map(readable, parts))} and no part to train on: add a folder train.")
+    called = {"train": "training", "valid": "validation", "test": "test"}
+    said = ", ".join(f"{readable(f)} for {called[part]}" for f, part in parts.items())
+    cut = "".join(f"; the {word} part is cut from what is for training" for part, word in called.items() if part not in parts.values())
+    print(f"{tidy(root)} is split as its folders say: {said}{cut}.")
+    return (None if "valid" in parts.values() else valid), (None if "test" in parts.values() else test)
+
+
+def _own_path(path):
+    "From the root, ~ being the home folder, if there is one."
+    return Path(os.path.expanduser(path)).absolute()
 
 # %% ../nbs/kit/06_splits.ipynb #7d92bf3e
 def _read_table(table):
@@ -219,16 +257,16 @@ def image_table(table,           # a CSV file, or a DataFrame
                 test=0.15,       # share of all
                ) -> Splits:
     "Your own images, from a table of file names and labels."
-    df, root = _read_table(table), Path(root).expanduser().absolute()
+    df, root = _read_table(table), _own_path(root)
     for column in (image, label):
         if column not in df:
             raise CourseError(f"The table has no column {column!r}, only {', '.join(map(repr, df.columns))}: "
                               "name yours with image= and label=, and separate columns with commas.")
-    files, labels = df[image].astype(str), df[label].astype(str).str.strip()
+    files, labels = df[image].astype(str).map(lambda f: Path(f).as_posix()), df[label].astype(str).str.strip()
     if (empty := df[label].isna() | (labels == "")).any():
         raise CourseError(f"{empty.sum()} of {len(df)} rows have no label, the first for {files[empty].iloc[0]!r}: "
                           "fill them in or drop them.")
-    if (twice := files.duplicated()).any():
+    if (twice := files.map(lambda f: os.path.realpath(root / f)).duplicated()).any():  # as by ./, .. or a link, too
         raise CourseError(f"{twice.sum()} of {len(df)} rows repeat a file, the first {files[twice].iloc[0]!r}: it could be in "
                           "the training and the test part at once, so keep one row a file.")
     if absent := [f for f in files if not (root / f).is_file()]:
@@ -238,7 +276,7 @@ def image_table(table,           # a CSV file, or a DataFrame
     if len(classes) < 2:
         raise CourseError(f"The table has {len(df)} rows and {len(classes)} classes: two or more classes are expected.")
     rows = [(f, classes.index(c), None) for f, c in zip(files, labels)]
-    return make_splits(ws, root.name, root, rows, classes, size, valid, test)
+    return make_splits(ws, readable(root.name), root, rows, classes, size, valid, test)
 
 # %% ../nbs/kit/06_splits.ipynb #58531464
 from functools import cache

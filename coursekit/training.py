@@ -8,12 +8,10 @@ __all__ = ['PRECISIONS', 'SLOTS', 'COPY_EVERY', 'REFUSED', 'Batches', 'flip', 's
 # %% ../nbs/kit/03_training.ipynb #1734cba5
 import copy
 import gc
-import getpass
 import hashlib
 import inspect
 import io
 import math
-import os
 import pickle
 import random
 import sys
@@ -358,16 +356,11 @@ SLOTS = "a.pt", "b.pt"
 COPY_EVERY = 600  # seconds between copies to the runs folder, which may be on Drive
 
 
-def _own_folder(ws):
-    "Where this user's checkpoints are on this machine, whose folder a class may share."
-    return ws.local / f"fits-{os.getuid() if hasattr(os, 'getuid') else getpass.getuser()}"
-
-
 class Fit:
     "One fit's folder: where its checkpoints are, on this machine and in the runs folder."
     def __init__(self, key, probe, ws):
         self.probe, self.turn, self.copied = probe, 0, time.monotonic()
-        self.local, self.kept = _own_folder(ws) / key, ws.runs / "fits" / key
+        self.local, self.kept = ws.local / "fits" / key, ws.runs / "fits" / key
 
     def write(self, state):
         "Write a checkpoint into the next slot; a full disk is a warning, not the end of the training."
@@ -432,7 +425,8 @@ def _arguments(x):
 
 REFUSED = {
     "GradientAccumulation": "keeps gradients between batches, which checkpoints don't have: take a larger bs, or a smaller one with a lower learning rate.",
-    "MixedPrecision": "is not needed: the learner trains in the fastest precision that the hardware has, or in the one that precision= names.",
+    **dict.fromkeys(["MixedPrecision", "NonNativeMixedPrecision", "ModelToHalf"],
+                    "is not needed: the learner trains in the fastest precision that the hardware has, or in the one that precision= names."),
 }
 
 
@@ -562,14 +556,13 @@ class ResumingLearner(Learner):
 
     def tta(self, ds_idx=1, dl=None, n=4, beta=0.25, use_max=False):
         "Predictions averaged over `n` augmented views of each image, and with its own: `beta` is the share of that (test-time augmentation)."
-        augment, dl = getattr(self.dls.train, "augment", ()), self.dls[ds_idx].new(shuffle=False) if dl is None else dl
+        augment, valid, dl = getattr(self.dls.train, "augment", ()), self.dls.valid, self.dls[ds_idx].new(shuffle=False) if dl is None else dl
         if not augment:
             raise CourseError("Test-time augmentation needs what the training augments by, and there is nothing: give learner(..., augment=[flip]) or the like.")
+        if not torch.equal(valid.augmented(augment, 0).one_batch()[1], valid.one_batch()[1]):
+            raise CourseError("One of the augmentations changes labels, as mixup does, so that its views show something else: predict with get_preds.")
         with self.no_bar():
-            (own, targets), views = self.get_preds(dl=dl), [self.get_preds(dl=dl.augmented(augment, k)) for k in range(n)]
-        if targets is not None and not all(torch.equal(t, targets) for _, t in views):
-            raise CourseError("One of the augmentations changes labels, as mixup does, so that its views show something else: take it out of augment= to predict.")
-        views = torch.stack([preds for preds, _ in views])
+            (own, targets), views = self.get_preds(dl=dl), torch.stack([self.get_preds(dl=dl.augmented(augment, k))[0] for k in range(n)])
         if use_max:
             return torch.maximum(own, views.amax(0)), targets
         return (views.mean(0), own) if beta is None else torch.lerp(views.mean(0), own, beta), targets
@@ -595,7 +588,7 @@ class ResumingLearner(Learner):
         torch.manual_seed(self.seed), np.random.seed(self.seed % 2**32), random.seed(self.seed)
         self.scaler, full = torch.amp.GradScaler(self.dls.device.type, enabled=self.precision == "fp16"), False
         if not self._keeps:
-            self.path = _own_folder(self.ws) / "lr_find"
+            self.path = self.ws.local / "lr_find"
         try:
             super().fit(n_epoch, lr, wd, cbs, reset_opt, start_epoch)
         except _Finished:

@@ -1,4 +1,5 @@
 "Downloads from hosts that are dead, wrong, slow or cut off, kills half-way, and archives that mean harm."
+import codecs
 import contextlib
 import hashlib
 import http.server
@@ -12,9 +13,12 @@ import socket
 import subprocess
 import sys
 import tarfile
+import tempfile
 import threading
 import time
+import traceback
 import zipfile
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -530,6 +534,129 @@ def test_files_beside_the_folder_of_the_same_name_are_kept(tmp_path):
 def test_an_archive_that_is_not_there(tmp_path):
     with pytest.raises(CourseError, match="no archive .*a.zip"):
         unpack([tmp_path / "a.zip"], tmp_path / "out")
+
+
+WINDOWS = {r"set\cats\1.jpg": b"1", r"set\cats\2.jpg": b"2", "set/dogs\\3.jpg": b"3", "set/4.jpg": b"4"}
+
+
+@pytest.mark.parametrize("kind", ["zip", "tar"])
+def test_backslashes_are_folders(tmp_path, kind):
+    archive = tmp_path / f"a.{kind}"
+    with zipfile.ZipFile(archive, "w") if kind == "zip" else tarfile.open(archive, "w") as a:
+        if kind == "zip":
+            a.writestr("set\\cats\\", b"")  # a folder has an entry of its own
+        for name, data in WINDOWS.items():
+            a.writestr(name, data) if kind == "zip" else a.addfile(member(name), io.BytesIO(data))
+    out = unpack([archive], tmp_path / "set")
+    assert {p.relative_to(out).as_posix(): p.read_bytes() for p in out.rglob("*.jpg")} == {"cats/1.jpg": b"1", "cats/2.jpg": b"2", "dogs/3.jpg": b"3", "4.jpg": b"4"}
+
+
+@pytest.mark.parametrize("names, says", [([r"..\out.txt"], "lies outside"), ([r"a\..\..\out.txt"], "lies outside"), ([r"\out.txt"], "lies outside"),
+                                         (["a/b.txt", r"a\b.txt"], "would be one file"), ([r"a\b.txt", "a/./b.txt"], "would be one file")])
+def test_backslashes_lead_nowhere_else(tmp_path, names, says):
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as z:
+        for name in names:
+            z.writestr(name, "x")
+    with pytest.raises(CourseError, match=says):
+        unpack([tmp_path / "a.zip"], tmp_path / "in" / "out")
+    assert not list(tmp_path.rglob("*.txt")) and not list((tmp_path / "in").iterdir())
+
+
+@pytest.mark.skipif(os.name != "posix", reason="modes of files")
+@pytest.mark.parametrize("umask, modes", [(0o022, {0o644, 0o755}), (0o077, {0o600, 0o700}), (0o002, {0o664, 0o775})])
+@pytest.mark.parametrize("kind", ["zip", "tar"])
+def test_what_is_unpacked_is_as_open_as_any_new_file(tmp_path, kind, umask, modes):
+    "Whatever the author's own modes were: what one user of a class unpacks, the others read."
+    if kind == "tar":
+        tar_of(tmp_path / "a.tar", member("set", type=tarfile.DIRTYPE, size=0, mode=0o700), member("set/x/1.jpg", mode=0o600), member("set/2.jpg", mode=0o400))
+    else:
+        with zipfile.ZipFile(tmp_path / "a.zip", "w") as z:
+            z.writestr("set/x/1.jpg", "x")
+    before = os.umask(umask)
+    try:
+        out = unpack([tmp_path / f"a.{kind}"], tmp_path / "set")
+    finally:
+        os.umask(before)
+    assert {p.stat().st_mode & 0o777 for p in (out, *out.rglob("*"))} == modes
+
+
+def test_a_folder_with_a_long_name(tmp_path):
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as z:
+        z.writestr("1.txt", "1")
+    for name in "n" * 240, "é" * 120:
+        assert (unpack([tmp_path / "a.zip"], tmp_path / name) / "1.txt").read_text() == "1"
+
+
+# Locks
+
+def hidden(place):
+    return [p.name for folder in (place.data, place.local) for p in folder.rglob(".*.lock")]
+
+
+def test_a_fetch_leaves_no_lock(host, place, offer):
+    offer(host.url("404"))
+    with pytest.raises(CourseError, match="could not be fetched"):
+        fetch("a set", place)
+    assert not hidden(place) and not list(place.data.iterdir())
+    offer(host.url("good"))
+    fetch("a set", place)
+    assert not hidden(place) and [p.name for p in place.data.iterdir()] == ["set.tar.gz"]
+
+
+def test_ctrl_c_leaves_no_lock(host, place, offer, monkeypatch):
+    def stopped(*args):
+        assert hidden(place) == [".a-set.lock"]
+        raise KeyboardInterrupt
+    offer(host.url("good"))
+    monkeypatch.setattr(fetching, "_get", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        fetch("a set", place)
+    assert not hidden(place)
+
+
+def test_one_at_a_time_although_the_lock_goes(place):
+    "Twelve threads, each with the lock for a moment: two at once would see each other."
+    inside, seen = [], []
+
+    def enter(i):
+        with fetching._alone("a set", place, place.data):
+            inside.append(i)
+            time.sleep(0.01)
+            seen.append(list(inside))
+            inside.remove(i)
+    threads = [threading.Thread(target=enter, args=(i,)) for i in range(12)]
+    for t in threads:
+        t.start()
+    for t in threads:
+        t.join(30)
+    assert len(seen) == 12 and all(len(s) == 1 for s in seen) and not hidden(place)
+
+
+@pytest.mark.skipif(os.name != "posix" or os.geteuid() != 0, reason="only root can be several users")
+@pytest.mark.parametrize("left", ["set.tar.gz", "set.tar.gz.part", ".a-set.lock"])
+def test_what_another_user_left_is_not_in_the_way(host, place, offer, left):
+    "A data folder that all may write in, and in it a file of somebody else's, cut off in the middle."
+    offer(host.url("good"))
+    fetch("a set", place), codecs.lookup("ascii")  # what is imported late may be closed to the other
+    with tempfile.TemporaryDirectory() as room:
+        os.chmod(room, 0o777)
+        place = SimpleNamespace(data=Path(room) / "data", local=Path(room) / "local")
+        for folder in place.data, place.local:
+            folder.mkdir()
+            os.chmod(folder, 0o1777)
+        (place.data / left).write_bytes(ARCHIVE[:1000])
+        os.chmod(place.data / left, 0o644)
+        pid = os.fork()
+        if pid == 0:
+            os.setgid(4002), os.setuid(4002)
+            try:
+                assert_right(fetch("a set", place))
+            except BaseException:
+                traceback.print_exc()
+                os._exit(1)
+            os._exit(0)
+        assert os.waitpid(pid, 0)[1] == 0
+        assert (place.data / left).stat().st_uid == 0
 
 
 # The command line

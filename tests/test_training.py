@@ -618,7 +618,7 @@ def test_a_new_machine_goes_on_from_the_runs_folder(place, monkeypatch, capsys):
     s, opt = made(), optimiser("SGD", momentum=0.9)
     learn = learner(s, net(), place, bs=32, opt=opt)
     cut_off(learn, 5, 3, 0.05)
-    subprocess.run(["rm", "-rf", str(training._own_folder(place))], check=True)
+    subprocess.run(["rm", "-rf", str(place.local / "fits")], check=True)
     again = quiet(learner(s, net(), place, bs=32, opt=opt), 3, 0.05)
     assert "it goes on from there" in capsys.readouterr().out
     whole = quiet(learner(s, net(), place, bs=32, opt=opt, fresh=True), 3, 0.05)
@@ -769,7 +769,7 @@ def test_a_killed_run_ends_as_the_one_that_nobody_killed(name, precision, kills,
         if list(tmp_path.glob("b/runs/fits/*/final.pt")):  # too late: once more from the beginning
             subprocess.run(["rm", "-rf", str(tmp_path / "b")], check=True)
             hit = 0
-        elif list(tmp_path.glob("b/cache/fits-*/*/[ab].pt")):
+        elif list(tmp_path.glob("b/cache/fits/*/[ab].pt")):
             hit += 1
     said = run(tmp_path / "b", tmp_path / "out.pt", name, precision).communicate(timeout=120)[0]
     again = torch.load(tmp_path / "out.pt", weights_only=True)

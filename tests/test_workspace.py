@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from coursekit import workspace
-from coursekit.workspace import CourseError, atomic_path, doctor, seed_everything, setup, tidy
+from coursekit.workspace import CourseError, atomic_path, doctor, readable, seed_everything, setup, shorten, tidy
 
 
 @pytest.fixture
@@ -252,3 +252,52 @@ def test_doctor_in_colab_says_how_to_get_a_gpu(colab, monkeypatch):
 
 def test_home_is_written_as_tilde():
     assert tidy(Path.home() / "a") == os.path.join("~", "a") and tidy("/x/y") == "/x/y"
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="names of any bytes")
+@pytest.mark.parametrize("name, shown", [(b"caf\xe9", "café"), (b"\xff\xfe", "ÿþ"), ("é".encode() + b"\xe9", "éé"), (b"plain", "plain"), ("猫".encode(), "猫")])
+def test_a_name_that_is_no_text_can_be_printed_and_stored(name, shown):
+    path = Path("/x") / os.fsdecode(name)
+    assert readable(os.fsdecode(name)) == shown and tidy(path) == f"/x/{shown}"
+    tidy(path).encode()
+    with pytest.raises(CourseError, match=f"/x/{shown}") as e, workspace.in_words(path):
+        raise OSError(errno.ENOSPC, "full", str(path))
+    str(e.value).encode()
+
+
+def test_a_table_of_names_that_are_no_text(monkeypatch):
+    import IPython.display
+    import pandas as pd
+
+    shown = []
+    monkeypatch.setattr(IPython.display, "display", lambda data, raw: shown.append(data))
+    name = os.fsdecode(b"caf\xe9.png")
+    workspace.show_table(pd.DataFrame({"n": [1]}, index=pd.Index([name], name="file")), name)
+    workspace.show_table(pd.DataFrame({"file": [name], "n": [1]}), "t")
+    for data in shown:
+        assert "café.png" in data["text/html"] and data[workspace.TABLE]["data"] == [["café.png", 1]]
+
+
+@pytest.mark.parametrize("name", ["n" * 255, "é" * 127, "n" * 240 + ".json", "猫" * 85])
+def test_a_file_with_the_longest_name_is_written(tmp_path, name):
+    for text in "old", "new":
+        with atomic_path(tmp_path / name) as part:
+            part.write_text(text)
+    assert [p.name for p in tmp_path.iterdir()] == [name] and (tmp_path / name).read_text() == "new"
+
+
+def test_a_name_is_cut_between_letters():
+    assert shorten("猫" * 40, 100) == "猫" * 33 and shorten("short") == "short" and len(shorten("n" * 300)) == 100
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid"), reason="users")
+def test_in_a_cache_of_another_user_one_has_a_folder_of_ones_own(monkeypatch, tmp_path, cache):
+    me = os.geteuid()
+    assert setup("tiny").local == cache
+    monkeypatch.setattr(workspace.os, "geteuid", lambda: me + 1)
+    ws = setup("tiny")
+    assert ws.local == cache / f"user-{me + 1}" and ws.data == cache / "data"  # what the owner has fetched is read
+    assert workspace.neighbours(ws.local) == [ws.local, cache] and set(workspace.neighbours(cache)) == {cache, ws.local}
+    monkeypatch.setenv("COURSEKIT_CACHE", str(tmp_path / "new"))
+    assert setup("tiny").local == tmp_path / "new"
+    ws.local.rmdir()
