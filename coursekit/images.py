@@ -32,7 +32,7 @@ STEPS = {"1": 255, "L;2": 85, "L;4": 17}  # what Pillow multiplies the grey of a
 
 def _see_through(im):
     "The grey or colour that an opened PNG calls transparent, as its pixels will have it (Pillow gives it as the file does); or None."
-    clear, raw = im.info.get("transparency"), im.tile[0][3] if im.tile else ""
+    clear, raw = im.info.get("transparency"), im.tile[0][3] if getattr(im, "tile", ()) else ""
     if raw == "RGB;16B" and clear:
         return tuple(v >> 8 for v in clear)
     scaled = clear * STEPS.get(raw, 1) if isinstance(clear, int) else 256

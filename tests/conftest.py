@@ -3,10 +3,13 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import nbformat
+import numpy as np
 import pytest
+from PIL import Image
 
 from coursekit import workspace
 
@@ -60,3 +63,34 @@ def command(*args, env=None, **kwargs):
 def report(out):
     "{name: what report.json says of a notebook}."
     return {n["name"]: n for n in json.loads((out / "report.json").read_text())["notebooks"]}
+
+
+def folder_of(root, **counts):
+    "Pictures in folders: `a__b=3` makes three in a/b; no two alike."
+    for n, (names, count) in enumerate(counts.items()):
+        folder = root / names.replace("__", "/").replace("_0_", "-")
+        folder.mkdir(parents=True, exist_ok=True)
+        for i in range(count):
+            Image.fromarray(np.random.default_rng([n, i]).integers(0, 256, (8, 8, 3), np.uint8)).save(folder / f"{i}.png")
+    return root
+
+
+@pytest.fixture
+def users(tmp_path):
+    "Run code as other users on a cache folder that all may write in; gives (as_user, cache)."
+    if os.name != "posix" or os.geteuid() != 0:
+        pytest.skip("only root can be several users")
+    with tempfile.TemporaryDirectory() as room:  # pytest's own folders are closed to others
+        os.chmod(room, 0o755)
+        root, cache = folder_of(Path(room) / "own", cat=4, dog=4), Path(room) / "cache"
+        cache.mkdir()
+        os.chmod(cache, 0o1777)
+
+        def as_user(code, user, umask="022"):
+            home = Path(room) / str(user)
+            home.mkdir(exist_ok=True)
+            os.chown(home, user, user)
+            done = subprocess.run([sys.executable, "-c", code, str(user), umask, root, cache, home], capture_output=True, text=True, timeout=120)
+            assert done.returncode == 0, done.stderr
+            return done.stdout
+        yield as_user, cache
