@@ -10,6 +10,7 @@ import json
 import os
 import warnings
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -279,9 +280,6 @@ def image_table(table,           # a CSV file, or a DataFrame
     return make_splits(ws, readable(root.name), root, rows, classes, size, valid, test)
 
 # %% ../nbs/kit/06_splits.ipynb #58531464
-from functools import cache
-
-
 def one_size(splits,
              squares_only=False, # True: equal images that are no squares are cut too
             ) -> Splits:
@@ -289,9 +287,9 @@ def one_size(splits,
     shapes = {im.shape for im in splits.images} if splits.images.dtype == object else {splits.images.shape[1:]}
     if len(shapes) == 1 and not squares_only:
         return splits
-    cut = squares(splits)
-    _say_squares(splits.title, len(cut.images[0]))
-    return cut
+    side = min(min(im.shape[:2]) for im in splits.images)
+    _say_squares(splits.title, side)
+    return squares(splits, side)
 
 
 @cache

@@ -342,7 +342,8 @@ def has_amx():
     "Whether this CPU has Intel's matrix tiles, which make bf16 training fast."
     import torch
 
-    return bool(getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)())
+    allowed = os.environ.get("ONEDNN_MAX_CPU_ISA", "ALL").upper()  # by which a person shows what a lesser CPU does
+    return ("AMX" in allowed or allowed in ("ALL", "DEFAULT")) and bool(getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)())
 
 
 def cpu_name():

@@ -13,11 +13,12 @@ from torch import nn
 from torchvision.models import SwinTransformer, get_model
 
 from coursekit import finetune
+from coursekit.baseline import dumb_baselines, final_test, vgg
 from coursekit.data import pets, squares
 from coursekit.finetune import (Head, Pretrained, body, cached_features, check_side, compare, finetuned, folds, fraction, grad_cam, map_sizes, name_it, pretrained,
                                 random_view, stage_parameters, stages, train_head, with_head)
-from coursekit.splits import Splits
-from coursekit.training import flip
+from coursekit.splits import Splits, _say_squares
+from coursekit.training import flip, learner
 from coursekit.workspace import CourseError, setup
 
 
@@ -357,18 +358,42 @@ def test_stages_out_of_range(pre, ws):
             finetuned(pre, made(), ws, n)
 
 
-def test_images_of_different_sizes_are_cut_to_squares_and_that_is_said_once(ws, capsys):
-    from coursekit.splits import _say_squares
-    from coursekit.training import learner
+def of_shapes(*shapes, n=40):
+    "Images of these shapes in turn."
+    y, rng, k = np.arange(n) % 2, np.random.default_rng(0), np.arange(n)
+    images = np.empty(n, object)
+    images[:] = [rng.integers(0, 200, (*shapes[i % len(shapes)], 3)).astype(np.uint8) for i in range(n)]
+    images = np.stack(images) if len(shapes) == 1 else images
+    return Splits(f"made {shapes}", images, y, ["a", "b"], [str(i) for i in k], k[:20], k[20:30], k[30:], str(shapes))
 
+
+FORGOTTEN = {
+    "finetuned": lambda s, pre, ws: finetuned(pre, s, ws).data.images,
+    "cached features": lambda s, pre, ws: cached_features(pre, s, ws).images,
+    "simple baselines": lambda s, pre, ws: dumb_baselines(s) is None or [0] * 40,
+    "a network for 24 pixels": lambda s, pre, ws: learner(s, vgg(2, (4, 4, 4), 8, side=24), ws).data.images,
+    "the test part": lambda s, pre, ws: [final_test(learner(s, vgg(2, (4, 4, 4), 8, side=24), ws), s)] * 40,
+}
+
+
+@pytest.mark.parametrize("shapes", [[(24, 30), (30, 24)], [(24, 40)], [(40, 24)], [(24, 24), (31, 45), (50, 33)]], ids=str)
+@pytest.mark.parametrize("how", FORGOTTEN)
+def test_forgotten_squares_are_cut_and_that_is_said_once(how, shapes, pre, ws, capsys):
     _say_squares.cache_clear()
-    s = replace(pets(ws, size=32), fingerprint="own")
-    images = np.empty(len(s.images), object)
-    images[:] = [np.zeros((32, 32 + i % 3, 3), np.uint8) for i in range(len(images))]
-    for _ in range(2):
-        learn = learner(replace(s, images=images), nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, 37)), ws, mean=0., std=1.)
-    assert learn.data.images.shape == (len(images), 32, 32, 3) and capsys.readouterr().out.count("middle squares of 32 pixels") == 1
-    assert squares(s).images.shape == (len(s.images), 32, 32, 3)
+    s = of_shapes(*shapes)
+    got = [FORGOTTEN[how](s, pre, ws) for _ in range(2)]
+    said = capsys.readouterr().out
+    assert said.count("middle square") == (len(shapes) > 1 or "24 pixels" in how or "test" in how)  # else the images are taken as they are
+    assert len(got[0]) == 40
+    if "pixels" in how:
+        assert got[0].shape == (40, 24, 24, 3) and (got[0] == squares(s).images).all()
+
+
+def test_squares_that_are_there_are_left_alone(pre, ws, capsys):
+    s = of_shapes((24, 24))
+    assert finetuned(pre, s, ws).data is s and learner(s, vgg(2, (4, 4, 4), 8, side=24), ws).data is s and not capsys.readouterr().out
+    with pytest.raises(CourseError, match=r"can't take inputs of shape .2, 3, 24, 24."):
+        learner(s, vgg(2, (4, 4, 4), 8, side=32), ws)
 
 
 def test_a_fit_that_keeps_no_weights_is_known_and_nothing_can_follow_it(pre, ws, capsys):

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
-from functools import partial
+from functools import partial, wraps
 
 import numpy as np
 import pytest
@@ -19,8 +19,10 @@ from fastai.callback.training import GradientAccumulation
 from fastai.callback.core import Callback
 from fastai.interpret import ClassificationInterpretation
 from fastai.learner import Metric
+from fastai.optimizer import Adam, Lamb, OptimWrapper
 from PIL import Image
 from torch import nn
+from torchvision.transforms import v2
 
 from coursekit import training
 from coursekit.ledger import ledger, results
@@ -835,6 +837,105 @@ class cb(Callback):
         made_of = with_code(plain.replace(a, b) if a else plain)
         quiet(learner(made(), net(), place, bs=32, augment=[made_of["augment"]], metrics=[made_of["metric"]], cbs=[made_of["cb"]()]), 1, 0.01)
         assert ("nothing is trained" in capsys.readouterr().out) == (k == 5), (a, b)
+
+
+SMOOTH = {"by": [0.1]}
+
+
+class Scaled(Callback):
+    "Keeps what it is given under a name of its own."
+    def __init__(self, factor):
+        self.by = {"factor": factor}
+
+    def before_batch(self):
+        self.learn.xb = (self.xb[0] * self.by["factor"],)
+
+
+class Twice(nn.Module):
+    "A layer that reads a global of its file."
+    def forward(self, x):
+        return x * SMOOTH["by"][0]
+
+
+class OwnSGD(torch.optim.SGD):
+    decay = 1.
+
+    def step(self, closure=None):
+        for group in self.param_groups:
+            group["lr"] *= self.decay
+        return super().step(closure)
+
+
+def smoothed(preds, y):
+    return torch.nn.functional.cross_entropy(preds, y, label_smoothing=SMOOTH["by"][0])
+
+
+def wrapped(f):
+    @wraps(f)
+    def inner(*args):
+        return f(*args)
+    return inner
+
+
+def to_change(monkeypatch):
+    "Something that a fit reads, deep inside, and how a student changes it."
+    change = lambda: monkeypatch.setitem(SMOOTH, "by", [0.6])
+    return {
+        "a dict that a loss reads": ({"loss_func": smoothed}, change), "a wrapped loss": ({"loss_func": wrapped(smoothed)}, change), "a partial of a method": ({"loss_func": partial(Losses().loss, 1)}, change),
+        "a metric": ({"metrics": [smoothed]}, change), "a callback's own attribute": (lambda k: {"cbs": Scaled(0.5 + k)}, None), "a layer without weights": (lambda k: {}, change),
+        "a list of augmentations in an object": (lambda k: {"augment": [OneAfterAnother([v2.Identity(), v2.GaussianNoise(sigma=0.1 + k)])]}, None), "an optimizer's class": ({"opt": partial(OptimWrapper, opt=OwnSGD)}, lambda: monkeypatch.setattr(OwnSGD, "decay", 0.5)),
+        "fastai's optimizers": (lambda k: {"opt": (ranger, Lamb)[k]}, None), "a share that is drawn": ({"augment": [drawn]}, change),
+    }
+
+
+class OneAfterAnother:
+    def __init__(self, steps):
+        self.steps = steps
+
+    def __call__(self, xb, yb):
+        for step in self.steps:
+            xb = step(xb)
+        return xb, yb
+
+
+class Losses:
+    def loss(self, weight, preds, y):
+        return weight * smoothed(preds, y)
+
+
+def ranger(params, lr, **kwargs):
+    return Adam(params, lr, **kwargs)
+
+
+def drawn(xb, yb):
+    return torch.where(torch.rand_like(xb) < SMOOTH["by"][-1], 0., xb), yb
+
+
+@pytest.mark.parametrize("what", ["a dict that a loss reads", "a wrapped loss", "a partial of a method", "a metric", "a callback's own attribute", "a layer without weights", "a list of augmentations in an object",
+                                  "an optimizer's class", "fastai's optimizers", "a share that is drawn"])
+def test_what_a_fit_reads_deep_inside_makes_it_another(what, place, capsys, monkeypatch):
+    settings, change = to_change(monkeypatch)[what]
+    def run(k, fresh=False):
+        model = nn.Sequential(*net(), Twice()) if "layer" in what else net()
+        kwargs = settings(k) if callable(settings) else settings
+        return quiet(learner(made(), model, place, bs=32, fresh=fresh, **kwargs), 1, 0.01).epochs[-1]
+    before, again = run(0), run(0)
+    assert "finished before" in capsys.readouterr().out and before == again, "the same is the same"
+    change and change()
+    after = run(1)
+    assert "finished before" not in capsys.readouterr().out and after == run(1, fresh=True) != before
+
+
+def test_a_fit_that_cannot_be_described_trains_anew_and_says_why_once(place, tmp_path, capsys):
+    log = open(tmp_path / "log.txt", "w")
+    def noted(preds, y):
+        log.write(".")
+        return smoothed(preds, y)
+    for _ in range(2):
+        with pytest.warns(UserWarning, match=r"trains anew, whatever was kept: .*noted reads log.write \(TextIOWrapper.* can't be described") as said:
+            quiet(learner(made(), net(), place, bs=32, loss_func=noted), 1, 0.01)
+        assert len([w for w in said if "trains anew" in str(w.message)]) == 1
+    assert "finished before" not in capsys.readouterr().out and len(list(place.runs.glob("fits/*/final.pt"))) == 1, "it takes the place of the one before"
 
 
 class Counted(Metric):

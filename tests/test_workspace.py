@@ -301,3 +301,14 @@ def test_in_a_cache_of_another_user_one_has_a_folder_of_ones_own(monkeypatch, tm
     monkeypatch.setenv("COURSEKIT_CACHE", str(tmp_path / "new"))
     assert setup("tiny").local == tmp_path / "new"
     ws.local.rmdir()
+
+
+@pytest.mark.parametrize("allowed, expected", [(None, True), ("ALL", True), ("avx512_core_amx", True), ("AVX2", False), ("AVX512_CORE_BF16", False)])
+def test_a_cpu_is_taken_for_what_it_is_allowed_to_be(allowed, expected, monkeypatch):
+    import torch
+
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: True, raising=False)
+    monkeypatch.delenv("ONEDNN_MAX_CPU_ISA", raising=False)
+    if allowed:
+        monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", allowed)
+    assert workspace.has_amx() is expected
