@@ -362,7 +362,7 @@ def _audit_one(path):
     try:
         with Image.open(path) as im:
             kind, mode, (w, h) = im.format, im.mode, im.size
-        pixels = decode(path)  # what a network will see of it
+        spread = max(high - low for low, high in Image.fromarray(decode(path)).getextrema())  # of what a network will see
     except Exception as e:  # a broken file can make Pillow raise anything
         return None, None, None, None, f"can't be read ({e if isinstance(e, CourseError) else type(e).__name__})"
     ending = os.path.splitext(path)[1].lower()
@@ -370,7 +370,7 @@ def _audit_one(path):
     kind = {"MPO": "JPEG"}.get(kind, kind)  # a phone's JPEG with several pictures
     extreme = min(w, h) < 32 or max(w, h) > 10 * min(w, h) or w * h > 50e6
     trouble = [f"is {kind}, not {named}"] * (kind != named) + [f"is {mode}, not RGB"] * (mode != "RGB")
-    trouble += [f"is {w} x {h}"] * extreme + ["is blank" + " when it is cut to 8 bits" * (mode[0] in "IF")] * bool(np.ptp(pixels, (0, 1)).max() < 8)
+    trouble += [f"is {w} x {h}"] * extreme + ["is blank" + " when it is cut to 8 bits" * (mode[0] in "IF")] * (spread < 8)
     return kind, mode, w, h, "; ".join(trouble)
 
 # %% ../nbs/01_data.ipynb #e1e5a0a2

@@ -255,6 +255,14 @@ def test_a_full_disk_leaves_no_half_cache(real, monkeypatch, tmp_path):
     assert not list((ws.local / "arrays").iterdir())
 
 
+def called(process):
+    "The command of a process; '' for one that has ended."
+    try:
+        return " ".join(process.cmdline())
+    except psutil.Error:
+        return ""
+
+
 def test_a_killed_kernel_leaves_no_process_and_no_half_cache(tmp_path, monkeypatch):
     "Killed while its processes decode; then read again, right."
     for c in "ab":
@@ -268,7 +276,7 @@ def test_a_killed_kernel_leaves_no_process_and_no_half_cache(tmp_path, monkeypat
     process = subprocess.Popen(args, stdout=subprocess.DEVNULL)
     me, tree = psutil.Process(process.pid), []
     while process.poll() is None and len(tree) < 2:
-        tree = [p for p in me.children() if "loky" in " ".join(p.cmdline())]
+        tree = [p for p in me.children() if "loky" in called(p)]
         time.sleep(0.02)
     process.kill()
     process.wait()
