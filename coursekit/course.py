@@ -3,7 +3,7 @@
 # %% auto #0
 __all__ = ['MARK', 'STOPPED', 'PATIENCE', 'ARRIVAL', 'LEAVE', 'app', 'data', 'defaults', 'parse_parameters', 'Limits', 'Result',
            'surroundings', 'fingerprint', 'run_notebooks', 'read_parameters', 'refresh', 'lessons', 'run', 'doctor',
-           'list_datasets', 'fetch_datasets', 'check_data', 'main', 'release']
+           'list_datasets', 'fetch_datasets', 'check_data', 'main', 'release', 'merge']
 
 # %% ../nbs/kit/04_course.ipynb #89d449d5
 import ast
@@ -31,7 +31,7 @@ import psutil
 import typer
 
 import coursekit
-from .report import (compare, count_looks, gpus, machine, put_beside, read_notebook, read_report, record, without_papermills,
+from .report import (compare, count_looks, gpus, machine, put_beside, read_notebook, read_report, record, rendered, without_papermills,
                               write_json, write_page)
 from .workspace import PACKAGES, CourseError, Workspace, atomic_path, check_run_extra, check_scale, folders, n_cores, tidy, try_writing
 
@@ -536,12 +536,13 @@ def _keep(results, here, out):
 
 def _make_way(results, others, here, out):
     "Remove what an earlier run left in the folder and this one does not keep; nothing else is ever removed or written over."
-    old = {out / n["executed"] for n in here["notebooks"] if n["executed"]} if here else set()
-    sources, kept = {r.path for r in results}, {r.executed for r in results + others if r.record}
-    for file in [r.executed for r in results] + ([] if here else [out / "report.json", out / "index.html"]):
+    written = lambda files: [p for f in files for p in (f, rendered(f))]
+    old = set(written(out / n["executed"] for n in here["notebooks"] if n["executed"])) if here else set()
+    sources, kept = {r.path for r in results}, set(written(r.executed for r in results + others if r.record))
+    for file in written(r.executed for r in results) + ([] if here else [out / "report.json", out / "index.html"]):
         if file in sources or file.exists() and file not in old and not _ours(file):
             raise CourseError(f"The run would write over {tidy(file)}: choose another folder with --out.")
-    for file in {*old, *(r.executed for r in results)} - kept:
+    for file in {*old, *written(r.executed for r in results)} - kept:
         if file.exists() and out in file.resolve().parents:
             file.unlink()
     if here:
@@ -863,3 +864,25 @@ def release(
     paths = lessons()
     release(paths, out, repo, branch, folder)
     typer.echo(f"{len(paths)} lessons are in {tidy(out)}: push it to {repo}, branch {branch}.")
+
+# %% ../nbs/kit/04_course.ipynb #f1eeca00
+@app.command()
+def merge(
+    parts: Annotated[list[Path], typer.Argument(help="Folders of reports, such as those of several machines.", show_default=False)],
+    out: Annotated[Path, typer.Option(help="Folder for the merged report: new, or an earlier one.", show_default=False)],
+):
+    "Merge the reports of several runs into one; of a notebook that is in several, the one that ran last counts."
+    from coursekit.report import merge, write_merged
+
+    check_run_extra("papermill", "nbconvert")
+    report, files = merge(parts)
+    if any(p.resolve() in (out.resolve(), out.resolve() / "report.json") for p in parts):
+        raise CourseError(f"{tidy(out)} is one of the reports to merge: choose another folder with --out.")
+    try_writing(out, "--out")
+    with _alone(out):
+        _make_way([Result(name, None, out.resolve() / name, {}) for name in files], [], _last(out), out.resolve())
+        write_merged(report, files, out.resolve())
+    for said in report["notes"]:
+        typer.echo(said, err=True)
+    typer.echo(f"{report['passed']} of {len(report['notebooks'])} passed; the report is {out / 'index.html'}")
+    raise typer.Exit(report["passed"] < len(report["notebooks"]))

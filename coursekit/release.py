@@ -83,28 +83,43 @@ BADGE = r"(?<=colab\.research\.google\.com/github/)([^/\s]+/[^/\s]+)/blob/([^/\s
 LINK = r"```[\s\S]*?```|`[^`\n]*`|(?P<start>\]\(|(?:href|src)=[\"'])(?!\w+:|//|#)(?P<file>[^)\"'\s#]+)"  # code is no link
 
 
-def badge_of(nb, path): # (repository, tag, path in it)
+def badge_of(nb, path): # (repository, tag, path in it); None for a lesson without badges
     "Where the badge in a lesson's first cell says that it is."
-    for m in re.finditer(BADGE, nb.cells[0].source if nb.cells else ""):
+    badges = list(re.finditer(BADGE, nb.cells[0].source if nb.cells else ""))
+    for m in badges:
         if posixpath.basename(m[3]) == path.name:
             return m.groups()
-    raise CourseError(f"{path.name} has no 'Open In Colab' badge of its own in its first cell: copy another lesson's, with this name.")
+    if badges:
+        raise CourseError(f"{path.name} has another notebook's 'Open In Colab' badge in its first cell: put its own name there, or take the badge out.")
+
+
+def _with_badge(nb, name, place):
+    "A lesson without badges, with one under its title."
+    if nb.cells and nb.cells[0].cell_type == "markdown":
+        title, _, rest = nb.cells[0].source.partition("\n")
+        nb.cells[0].source = f"{title}\n\n{_badge(place, name)}\n{rest}"
+
+
+def _badge(place, name):
+    "A badge in Markdown."
+    return f"[![Open In Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/{place}/{name})"
 
 
 def _moved(text,  # of a Markdown cell
            path,  # the lesson's file
-           home,  # `badge_of` it
+           home,  # `badge_of` it, or None
            names, # the lessons' file names
            place, # where the release will be: OWNER/NAME/blob/BRANCH, and perhaps a folder
           ):
     "`text` with its badges and relative links as they must be in a release."
-    repo, tag, own = home
-
     def link(m):
         if not m["file"] or m["file"] in names:
             return m[0]
         if not (path.parent / m["file"]).exists():
             raise CourseError(f"{path.name} links to {m['file']}, which does not exist: mend the link.")
+        if not home:
+            raise CourseError(f"{path.name} links to {m['file']}, which no release holds, and has no badge that says where it is: write the link's full address.")
+        repo, tag, own = home
         page = "raw" if Path(m["file"]).suffix in (".png", ".jpg", ".jpeg", ".gif", ".svg") else "blob"  # a page can't be shown as a picture
         return f"{m['start']}https://github.com/{repo}/{page}/{tag}/{posixpath.normpath(posixpath.join(posixpath.dirname(own), m['file']))}"
     text = re.sub(LINK, link, text)
@@ -126,6 +141,8 @@ def for_students(nb,    # a lesson; is changed
     for cell in nb.cells:
         if cell.cell_type == "markdown":
             cell.source = _moved(cell.source, path, home, names, place)
+    if not home:
+        _with_badge(nb, path.name, place)
     return nb
 
 # %% ../nbs/kit/08_release.ipynb #6214f93d
@@ -175,16 +192,15 @@ def release(paths,         # the lessons
     check_run_extra("nbconvert")
     if (paths[0].absolute().parent / LIST).exists():
         raise CourseError("These lessons are a release already: release from a clone of the course.")
-    names, files, rows = {p.name for p in paths}, {}, []
+    names, files, rows, homes = {p.name for p in paths}, {}, [], {}
     for path in paths:
         nb = read_notebook(path)
-        home = badge_of(nb, path)
+        homes[path] = badge_of(nb, path)
         files[path.name] = _text(for_students(nb, path, names, place))
         rows.append(_row(nb, path.name, place))
-    files["README.md"] = _readme(rows, *home[:2])
-    licence = path.absolute().parents[home[2].count("/")] / "LICENSE"
-    if licence.exists():
+    if licence := _licence(homes):
         files["LICENSE"] = licence.read_bytes()
+    files["README.md"] = _readme(rows, homes, licence)
     _put(files, Path(out).expanduser().resolve())
 
 
@@ -198,6 +214,13 @@ def _place(repo, branch, folder): # OWNER/NAME/blob/BRANCH, and perhaps a folder
     return "/".join(filter(None, (repo, "blob", branch, folder.strip("/"))))
 
 
+def _licence(homes): # {lesson: `badge_of` it}
+    "The file LICENSE at the top of the lessons' repository; None where there is none."
+    tops = [path.absolute().parents[home[2].count("/")] for path, home in homes.items() if home]
+    tops += [top for path in homes for top in path.absolute().parents[:2]]  # the lessons' folder is the top, or below it
+    return next((top / "LICENSE" for top in tops if (top / "LICENSE").is_file()), None)
+
+
 def _text(nb):
     "A notebook as a file's bytes."
     import nbformat
@@ -207,13 +230,16 @@ def _text(nb):
 
 def _row(nb, name, place):
     "A lesson's line in the README: title and badge."
-    title = nb.cells[0].source.lstrip("# ").split("\n")[0]
-    badge = "https://colab.research.google.com/assets/colab-badge.svg"
-    return f"| [{name.removesuffix('.ipynb')}]({name}) | {title} | [![Open In Colab]({badge})](https://colab.research.google.com/github/{place}/{name}) |"
+    text = next((c.source for c in nb.cells if c.cell_type == "markdown"), "")
+    return f"| [{name.removesuffix('.ipynb')}]({name}) | {text.lstrip('# ').split(chr(10))[0]} | {_badge(place, name)} |"
 
 
-def _readme(rows, course, tag):
+def _readme(rows, homes, licence):
     "The README of a release."
+    courses = dict.fromkeys(home[:2] for home in homes.values() if home)
+    source = " and ".join(f"[{course}](https://github.com/{course}/tree/{tag}), {tag}" for course, tag in courses)
+    own = ", ".join(path.stem for path, home in homes.items() if not home)
+    said = [source and f"those of {source}", "without the solutions", licence and "under the licence in LICENSE"]
     return "\n".join(["# Lessons", "", "| lesson | | |", "|---|---|---|", *rows, "",
                       "Open a lesson from its badge and run it from the top; its first code cell installs what it needs. An exercise is done when its check says *right*.", "",
-                      f"The lessons are those of [{course}](https://github.com/{course}/tree/{tag}), {tag}, without the solutions, under the licence in LICENSE.", ""]).encode()
+                      f"The lessons{f', but for {own},' * bool(own and source)} are {', '.join(filter(None, said))}.", ""]).encode()

@@ -337,7 +337,7 @@ def test_a_run_removes_what_the_last_one_left_and_nothing_else(make, tmp_path):
     command("run", make("a", "x = 1"), make("b", "x = 1"), "--out", out)
     nbformat.write(nbformat.v4.new_notebook(), out / "mine.ipynb")
     command("run", make("b", "x = 1"), "--out", out)
-    assert {p.name for p in out.iterdir() if p.name != ".lock"} == {"b.ipynb", "mine.ipynb", "index.html", "report.json"}
+    assert {p.name for p in out.iterdir() if p.name != ".lock"} == {"b.ipynb", "b.ipynb.html", "mine.ipynb", "index.html", "report.json"}
 
 
 def test_a_disk_that_fills_while_the_page_is_written_loses_no_result(make, tmp_path, monkeypatch):

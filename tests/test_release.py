@@ -158,7 +158,9 @@ REFUSED = {
     "an output made with a solution": (lesson(cell("f'{four}'", output="'4'")), "Cell 5 of 00_twice uses four, which a solution made"),
     "a function made with a solution": (lesson(cell("def f():\n    return [solution(i) for i in range(3)]")), "Cell 5 of 00_twice uses solution, which a solution made"),
     "a dead link": (lesson(text="[gone](../gone.md)"), "00_twice.ipynb links to ../gone.md, which does not exist"),
-    "no badge": (lesson(name="00_other"), "00_twice.ipynb has no 'Open In Colab' badge of its own"),
+    "another's badge": (lesson(name="00_other"), "00_twice.ipynb has another notebook's 'Open In Colab' badge in its first cell"),
+    "no badge and a link to a file": (nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell("# Own\n\n[data](../data_links.md)")]),
+                                      "00_twice.ipynb links to ../data_links.md, which no release holds, and has no badge that says where it is"),
 }
 
 
@@ -201,6 +203,55 @@ def test_without_nbconvert_it_says_what_to_install(course, monkeypatch):
     monkeypatch.setattr("coursekit.workspace._version", lambda package: "not installed")
     with pytest.raises(CourseError, match=r"pip install 'coursekit\[run\]'"):
         release(lessons(course), course / "out", "me/my-course")
+
+
+# Lessons of an instructor's own
+
+def own(*cells):
+    "A lesson without a badge."
+    return nbformat.v4.new_notebook(cells=[*cells, nbformat.v4.new_code_cell("1 + 1")])
+
+
+@pytest.mark.parametrize("first, given, title", [
+    ("# Own\n\nSee [twice](00_twice.ipynb).", "# Own\n\n{badge}\n\nSee [twice](00_twice.ipynb).", "Own"),
+    ("# Own", "# Own\n\n{badge}\n", "Own"),
+    ("## No *title*\ntext", "## No *title*\n\n{badge}\ntext", "No *title*"),
+])
+def test_a_lesson_without_a_badge_gets_one_under_its_title(course, first, given, title):
+    nbformat.write(own(nbformat.v4.new_markdown_cell(first)), course / "nbs" / "10_own.ipynb")
+    release(lessons(course), course / "out", "me/my-course", folder="a")
+    badge = f"[![Open In Colab](https://colab.research.google.com/assets/colab-badge.svg)]({COLAB}me/my-course/blob/main/a/10_own.ipynb)"
+    assert read_notebook(course / "out" / "10_own.ipynb").cells[0].source == given.format(badge=badge)
+    readme = (course / "out" / "README.md").read_text()
+    assert f"| [10_own](10_own.ipynb) | {title} | {badge} |" in readme
+    assert "The lessons, but for 10_own, are those of [coursekit/coursekit](https://github.com/coursekit/coursekit/tree/v0.1.0), v0.1.0, without the solutions, under the licence in LICENSE." in readme
+
+
+@pytest.mark.parametrize("cells, title", [([], ""), ([nbformat.v4.new_code_cell("%pip install x"), nbformat.v4.new_markdown_cell("# Later")], "Later")])
+def test_a_lesson_that_begins_with_code_stays_as_it_is_and_its_badge_is_in_the_readme(course, cells, title):
+    nbformat.write(nb := own(*cells), course / "nbs" / "10_own.ipynb")
+    release(lessons(course), course / "out", "me/my-course")
+    assert [c.source for c in read_notebook(course / "out" / "10_own.ipynb").cells] == [c.source for c in nb.cells]
+    assert f"| [10_own](10_own.ipynb) | {title} | [![Open In Colab]" in (course / "out" / "README.md").read_text()
+
+
+@pytest.mark.parametrize("licence", [True, False])
+def test_a_course_of_ones_own_without_any_badge(course, licence):
+    (course / "nbs" / "00_twice.ipynb").unlink(), (course / "nbs" / "01_more.ipynb").unlink()
+    nbformat.write(own(nbformat.v4.new_markdown_cell("# Own")), course / "nbs" / "10_own.ipynb")
+    if not licence:
+        (course / "LICENSE").unlink()
+    release(lessons(course), course / "out", "me/my-course")
+    assert ((course / "out" / "LICENSE").exists()) == licence
+    assert ("The lessons are without the solutions, under the licence in LICENSE." if licence else "The lessons are without the solutions.") in (course / "out" / "README.md").read_text()
+
+
+def test_a_badge_of_ones_own_course_is_not_taken_for_the_courses(course):
+    nb = lesson(name="10_own")
+    nb.cells[0].source = nb.cells[0].source.replace("coursekit/coursekit/blob/v0.1.0", "me/mine/blob/main")
+    nbformat.write(nb, course / "nbs" / "10_own.ipynb")
+    release(lessons(course), course / "out", "me/my-course")
+    assert "those of [coursekit/coursekit](https://github.com/coursekit/coursekit/tree/v0.1.0), v0.1.0 and [me/mine](https://github.com/me/mine/tree/main), main, without" in (course / "out" / "README.md").read_text()
 
 
 # Written whole, and over nothing of a person's
