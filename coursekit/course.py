@@ -602,7 +602,7 @@ def beside(nb,     # a notebook
           ):       # {path relative to `folder`: what is there}
     "The local modules that a notebook imports, and the files and folders that it names by a path relative to its own, through those modules too."
     code = ast.Module([line for c in nb.cells if c.cell_type == "code" for line in _parse(c.source).body], [])
-    roots = [folder, *(folder / text for text in _texts(code) if os.path.isdir(folder / text))]  # for sys.path.append("../src")
+    roots = [folder, *(folder / text for text in _texts(code) if os.path.isdir(folder / text))]  # as sys.path.append("../src") wants it
     todo, found = [(code, folder)], set()
     while todo:
         tree, home = todo.pop()
@@ -613,18 +613,17 @@ def beside(nb,     # a notebook
 
 
 def _texts(tree):
-    "The strings in Python code, and what may be a path in them, as in `!cat data.csv`."
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Constant) and isinstance(node.value, str):
-            yield from {node.value, *re.findall(r"[\w./-]+", node.value)}
+    "The strings in Python code."
+    return {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)}
 
 
 def _named(tree, folder):
     "The files and folders that Python code names by a path relative to `folder`; not a folder that holds the notebook itself."
     for text in _texts(tree):
-        for path in (folder / text, folder / f"{text}.py"):  # as %run takes a script
-            if not os.path.isabs(text) and os.path.exists(path):
-                real = Path(os.path.realpath(path))
+        words = [f"{word}{s}" for word in re.findall(r"[\w./-]+", text) for s in ("", ".py")]  # as in !cat data.csv; %run does without .py
+        for path in (text, *(word for word in words if os.path.isfile(folder / word))):
+            if not os.path.isabs(path) and os.path.exists(folder / path):
+                real = Path(os.path.realpath(folder / path))
                 if real not in (folder, *folder.parents):
                     yield real
 
@@ -652,6 +651,8 @@ def _module(roots, parts):
 
 def _workplace(name):
     "[the folder of a module that Python finds outside of its own library and of site-packages], as of one installed to be worked on; else []."
+    if name == "coursekit":  # it is in the surroundings
+        return []
     with contextlib.suppress(ImportError, ValueError, AttributeError):
         spec = importlib.util.find_spec(name)
         place = Path(next(iter(spec.submodule_search_locations or []), None) or spec.origin or "")

@@ -41,7 +41,7 @@ def _completed(nb):
     meta, ids = _dict(nb.get("metadata")), set()
     if not isinstance(meta.get("kernelspec") or {}, dict):
         raise ValueError(f"its kernelspec is {meta['kernelspec']!r}, not an object with a name")
-    meta = {k: v for k, v in meta.items() if k not in ("kernelspec", "language_info") or v and isinstance(v, dict)}
+    meta = {k: v for k, v in meta.items() if k not in ("kernelspec", "language_info", "papermill") or v and isinstance(v, dict)}
     nb = {"nbformat": 4, "nbformat_minor": 5, **nb, "metadata": meta}
     return {**nb, "cells": [_complete_cell(c, i, ids if nb["nbformat_minor"] >= 5 else None) for i, c in enumerate(nb["cells"], 1)]}
 
@@ -54,7 +54,7 @@ def _complete_cell(cell, i, ids):
             raise ValueError(f"cell {i} has no {key}")
     meta = _dict(cell.get("metadata"))
     if "tags" in meta:
-        tags = [meta["tags"]] if isinstance(meta["tags"], str) else meta["tags"] or []
+        tags = meta["tags"] if isinstance(meta["tags"], list) else [meta["tags"]]
         meta = {**meta, "tags": [t for t in tags if isinstance(t, str)]}
     cell = {**cell, "metadata": meta}
     if ids is not None and (not isinstance(cell.get("id"), str) or cell["id"] in ids):
