@@ -16,6 +16,7 @@ import re
 import shutil
 import subprocess
 import time
+import uuid
 import warnings
 from pathlib import Path
 
@@ -25,14 +26,55 @@ from .workspace import PACKAGES, TABLE, CourseError, _version, atomic_path, cpu_
 
 # %% ../nbs/kit/07_report.ipynb #ee265c73
 def read_notebook(path):
-    "A notebook as nbformat's node; `CourseError` where the file is none."
+    "A notebook as nbformat's node, with what it lacks and nobody misses put in; `CourseError` where the file is none."
     import nbformat
 
     try:
-        return nbformat.read(path, as_version=4)
-    except (ValueError, TypeError, AttributeError, KeyError, nbformat.ValidationError, nbformat.reader.NotJSONError) as e:
+        nb = _completed(json.loads(Path(path).read_bytes()))
+        return nbformat.from_dict(nbformat.reads(json.dumps(nb), as_version=4))  # of version 3, the nodes are others
+    except (ValueError, TypeError, AttributeError, KeyError, RecursionError, nbformat.ValidationError) as e:
         raise CourseError(f"{tidy(path)} is not a notebook ({str(e).splitlines()[0][:80]}): "
-                          "restore it from the repository.") from e
+                          "save it again in Jupyter, or restore it from its repository.") from e
+
+
+def _completed(nb):
+    "A notebook's JSON with metadata, tags, outputs and ids as nbformat wants them; `ValueError` for what can't be guessed."
+    if not isinstance(nb, dict) or not isinstance(nb.get("cells", nb.get("worksheets")), list):
+        raise ValueError("it holds no cells")
+    if "cells" not in nb:  # version 3: nbformat turns it into 4
+        return nb
+    meta, ids = _dict(nb.get("metadata")), set()
+    if not isinstance(meta.get("kernelspec") or {}, dict):
+        raise ValueError(f"its kernelspec is {meta['kernelspec']!r}, not an object with a name")
+    meta = {k: v for k, v in meta.items() if k not in ("kernelspec", "language_info", "papermill") or v and isinstance(v, dict)}
+    nb = {"nbformat": 4, "nbformat_minor": 5, **nb, "metadata": meta}
+    return {**nb, "cells": [_complete_cell(c, i, ids if nb["nbformat_minor"] >= 5 else None) for i, c in enumerate(nb["cells"], 1)]}
+
+
+def _complete_cell(cell, i, ids):
+    "Cell number `i` with all that nbformat wants; `ids` are those before it, None in a version without them."
+    cell = _dict(cell)
+    for key, kinds in ("cell_type", str), ("source", (str, list)):
+        if not isinstance(cell.get(key), kinds):
+            raise ValueError(f"cell {i} has no {key}")
+    meta = _dict(cell.get("metadata"))
+    if "tags" in meta:
+        tags = meta["tags"] if isinstance(meta["tags"], list) else [meta["tags"]]
+        meta = {**meta, "tags": [t for t in tags if isinstance(t, str)]}
+    cell = {**cell, "metadata": meta}
+    if ids is not None and (not isinstance(cell.get("id"), str) or cell["id"] in ids):
+        cell["id"] = uuid.uuid4().hex[:8]
+    if ids is not None:
+        ids.add(cell["id"])
+    if cell["cell_type"] == "code":
+        outputs = cell.get("outputs") if isinstance(cell.get("outputs"), list) else []
+        cell |= {"execution_count": cell.get("execution_count"), "outputs": [o for o in outputs if isinstance(o, dict)]}
+    return cell
+
+
+def _dict(value):
+    "`value` if it is a dict, else an empty one."
+    return value if isinstance(value, dict) else {}
 
 # %% ../nbs/kit/07_report.ipynb #5272d4d9
 def without_papermills(nb): # a list of cells

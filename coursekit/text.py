@@ -9,6 +9,7 @@ __all__ = ['UNKNOWN', 'read_text', 'strip_gutenberg', 'Text', 'split_text', 'sha
 # %% ../nbs/05_text.ipynb #9c7a4476
 import codecs
 import hashlib
+import os
 import re
 import sysconfig
 from dataclasses import dataclass
@@ -38,7 +39,7 @@ def read_text(path,
               encoding="utf-8", # 'latin-1' or 'cp1252' for many older files; None: UTF-8
              ):                 # a string
     "The text of a file, without Project Gutenberg's headers and licences, of which it says how long they are."
-    path = Path(path).expanduser()
+    path = Path(os.path.expanduser(path))
     try:
         data = path.read_bytes()
     except OSError as e:

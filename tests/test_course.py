@@ -13,7 +13,7 @@ import psutil
 import pytest
 from conftest import ROOT, command, report
 
-from coursekit.course import _kind, _slots, defaults, parse_parameters, run_notebooks
+from coursekit.course import Limits, _kind, _slots, beside, defaults, parse_parameters, run_notebooks
 from coursekit.ledger import _beside, references
 from coursekit.report import agrees, machine, read_notebook
 from coursekit.workspace import CourseError, atomic_path, n_cores
@@ -44,22 +44,97 @@ def test_a_wrong_command_is_a_sentence_before_a_kernel_starts(make, tmp_path, op
     assert not started(tmp_path)
 
 
-@pytest.mark.parametrize("parameters, words", [
-    (None, "has 0 cells tagged 'parameters': one is expected"),
-    ("scale = pick()", "holds more than 'name = literal' lines"),
-    ("import os", "holds more than 'name = literal' lines"),
-    ("scale = ", "holds more than 'name = literal' lines"),
-])
-def test_a_wrong_parameters_cell_is_a_sentence_before_a_kernel_starts(make, tmp_path, parameters, words):
-    done = command("run", make("good"), make("a", parameters=parameters), "--out", tmp_path / "out")
-    assert done.returncode == 2 and words in done.stderr and not started(tmp_path)
+@pytest.mark.parametrize("parameters, expected", [
+    ('scale = "quick"  # why\nn = 3', {"scale": "quick", "n": 3}),
+    ("n: int = 3\nlr: float = 1e-3\nword: str", {"n": 3, "lr": 1e-3}),
+    ("n = 2**10\nscale = pick()", {"n": None, "scale": None}),
+    ("%matplotlib inline\n!echo x\nimport os\nn = -3\na, b = 1, 2\nprint(n)\nfirst = second = (1, 2)", {"n": -3, "first": (1, 2), "second": (1, 2)}),
+    ("%%time\nn = 3", {}), ("n = ", {}), ("", {}), (None, {})])
+def test_parameters_are_the_plain_lines_of_the_tagged_cell(make, parameters, expected):
+    assert defaults(read_notebook(make("a", parameters=parameters))) == expected
 
 
-def test_two_parameters_cells_are_one_too_many(make):
-    nb = read_notebook(make("a"))
-    nb.cells.append(nb.cells[1])
-    with pytest.raises(CourseError, match="a has 2 cells"):
-        defaults(nb, "a")
+def test_of_two_parameters_cells_the_first_counts_as_in_papermill(make, tmp_path):
+    path = make("a", "n = 4", "assert (n, lr) == (4, 7)")
+    nb = nbformat.read(path, 4)
+    nb.cells[2].metadata.tags = ["parameters"]
+    nbformat.write(nb, path)
+    assert defaults(read_notebook(path))["lr"] == 0.1
+    assert command("run", path, "-p", "lr=7", "-p", "n=9", "--out", tmp_path / "out").returncode == 0
+
+
+def test_a_notebook_without_parameters_runs_as_it_is(make, tmp_path):
+    plain, odd, tagged = make("plain", "assert 'scale' not in globals()", parameters=None), make("odd", "n", parameters="import os\nn = 2**10"), make("tagged", "assert scale == 'tiny'")
+    assert command("run", plain, odd, tagged, "--scale", "tiny", "--out", tmp_path / "out").returncode == 0
+    got = report(tmp_path / "out")
+    assert {n: (r["parameters"], r["note"]) for n, r in got.items()} == {"plain": ({}, "no parameters"), "odd": ({}, ""), "tagged": ({"scale": "tiny"}, "")}
+    done = command("run", plain, "--scale", "tiny", "--out", tmp_path / "other")
+    assert done.returncode == 2 and "no notebook here has a parameter 'scale': tag the cell that sets it 'parameters'" in done.stderr
+    assert not (tmp_path / "other").exists()
+
+
+@pytest.mark.parametrize("line", ["m = n * 2", "steps: int = [n, n]", "config['n'] = n", "m = [x for x in range(n)]"])
+def test_what_the_parameters_cell_computes_from_a_parameter_is_not_left_as_it_was(make, tmp_path, line):
+    path = make("a", "x = 1", parameters=f"n = 2\nconfig = {{}}\n{line}\nprint(n)")
+    done = command("run", path, "-p", "n=5", "--out", tmp_path / "out")
+    assert done.returncode == 2 and f"The parameters cell of a computes {line.split(' = ')[0].split(':')[0]} from n" in done.stderr and not started(tmp_path)
+    if "m =" in line:
+        assert command("run", path, "-p", "n=5", "-p", "m=10", "--out", tmp_path / "out").returncode == 0  # what is given itself is no old value
+
+
+@pytest.mark.parametrize("language, source, names", [("R", "n <- 3 # a = b\nlr = 0.1\nif (n == 3) x", {"n", "lr", "a"}), ("bash", "n=3\nword='x'", {"n", "word"}), ("scala", "val n: Int = 3", {"n"})])
+def test_parameters_in_another_language_have_names_only(make, language, source, names):
+    nb = read_notebook(make("a", parameters=source))
+    nb.metadata.kernelspec.language = language
+    assert defaults(nb) == dict.fromkeys(names)
+
+
+def test_another_language_is_left_to_papermill(make, tmp_path):
+    "The kernel is Python's here, and says that it is R: what papermill writes for R says TRUE."
+    kernel = tmp_path / "jupyter" / "kernels" / "like-r"
+    kernel.mkdir(parents=True)
+    (kernel / "kernel.json").write_text(json.dumps({"argv": [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"], "display_name": "R", "language": "R"}))
+    path = make("a", "assert on == 'as R has it' and n == 5", parameters="TRUE = 'as R has it'\non = 0\nn = 3", kernel="like-r")
+    path.write_text(path.read_text().replace('"language": "python"', '"language": "R"'))
+    done = command("run", path, "-p", "on=true", "-p", "n=5", "--out", tmp_path / "out", env={"JUPYTER_PATH": str(tmp_path / "jupyter")})
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+VALUES = ["(16, 32)", "()", "[(1, 2), [3]]", "{1: 'a', 2: (None, True)}", "None", "-1e-3", "'a\"b\\\\c\\n'"]
+
+
+def test_values_arrive_as_they_were_given(make, tmp_path):
+    path = make("a", *(f"assert v{i} == {v}, v{i}" for i, v in enumerate(VALUES)), parameters="\n".join(f"v{i} = f()" for i in range(len(VALUES))).replace("f()", "str()"))
+    given = [x for i, v in enumerate(VALUES) for x in ("-p", f"v{i}={v}")]
+    done = command("run", path, *given, "--out", tmp_path / "out")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert report(tmp_path / "out")["a"]["parameters"]["v0"] == [16, 32]
+    assert nbformat.read(tmp_path / "out" / "a.ipynb", 4).cells[2].source.splitlines()[1].replace(" ", "") == "v0=(16,32)"
+
+
+@pytest.mark.parametrize("value", ["{1, 2}", "b'x'", "3j", "[1, {2}]", "{(1, 2): 3}", "1e999", "..."])
+def test_a_value_that_no_report_can_hold_is_refused_before_anything_runs(make, tmp_path, value):
+    done = command("run", make("a", parameters="n = str()"), "-p", f"n={value}", "--out", tmp_path / "out")
+    assert done.returncode == 2 and "The parameter n can't be" in done.stderr and "Traceback" not in done.stderr and not started(tmp_path)
+    with pytest.raises(CourseError, match="The parameter n can't be"):
+        run_notebooks([tmp_path / "a.ipynb"], {"n": {1, 2}}, out=tmp_path / "out")
+
+
+def test_a_scale_of_another_kind_is_not_judged_as_ours():
+    assert parse_parameters(["scale=2.5"], {"a": {"scale": 1.0}}) == {"scale": 2.5}
+    assert parse_parameters(["scale={[1]}"], {"a": {"scale": "big"}}) == {"scale": "{[1]}"}
+    with pytest.raises(CourseError, match="choose 'tiny'"):
+        parse_parameters(["scale=2x"], {"a": {"scale": "quick"}, "b": {"scale": "big"}})
+
+
+def test_notebooks_are_skipped_by_pattern(make, tmp_path):
+    paths = [make("a"), make("old/a"), make("old/b"), make("05_draft"), make("05_text")]
+    done = command("run", *paths, "--skip", "old/*", "--skip", "05_d*", "--skip", "nothing", "--out", tmp_path / "out")
+    assert done.returncode == 0 and "2 of 2 passed, 3 skipped" in done.stdout and set(report(tmp_path / "out")) == {"a", "05_text"}
+    done = command("run", *paths, "--skip", "*", "--out", tmp_path / "out")
+    assert done.returncode == 2 and "--skip leaves nothing to run" in done.stderr and set(report(tmp_path / "out")) == {"a", "05_text"}
+    done = command("run", *paths, "--skip", "05_text.ipynb", "--skip", "", "--skip", "old/[ab]", "--out", tmp_path / "out")
+    assert "2 of 2 passed, 3 skipped" in done.stdout and set(report(tmp_path / "out")) == {"a", "05_draft"}
 
 
 def test_literals_are_read_as_python_and_as_yaml_would():
@@ -252,6 +327,82 @@ def test_the_cell_that_failed_is_not_an_earlier_one_whose_error_is_allowed(make,
     assert got["error"]["cell"] == 5 and got["error"]["in"] == 3 and "->   2 undefined" in got["error"]["lines"]
 
 
+def tag(path, cell, *tags):
+    "Tag a cell (from 1) of a notebook."
+    nb = nbformat.read(path, 4)
+    nb.cells[cell - 1].metadata.tags = list(tags)
+    nbformat.write(nb, path)
+    return path
+
+
+def test_a_cell_that_may_raise_does(make, tmp_path):
+    paths = [tag(make("error", "1/0", "assert n == 3"), 3, "raises-exception"), tag(make("magic", "%nosuch", "x = 1"), 3, "slow", "raises-exception"),
+             tag(make("shown", "try:\n    1/0\nexcept ValueError:\n    pass", "x = 1"), 3, "raises-exception"), tag(make("quiet", "x = 1"), 3, "raises-exception"),
+             tag(make("leaves", "import sys\nsys.exit(1)", "assert n == 3"), 3, "raises-exception")]
+    done = command("run", *paths, "--out", tmp_path / "out")
+    assert done.returncode == 0, done.stdout
+    executed = nbformat.read(tmp_path / "out" / "error.ipynb", 4)
+    assert [c.source for c in executed.cells] == [c.source for c in nbformat.read(paths[0], 4).cells] and executed.cells[2].outputs[0].ename == "ZeroDivisionError"
+    assert all(n["error"] is None for n in report(tmp_path / "out").values())
+
+
+CUSTOM = "def handle(shell, etype, value, tb, tb_offset=None):\n    print('mine')\nget_ipython().set_custom_exc((KeyError,), handle)"
+
+
+@pytest.mark.parametrize("sources, reason, cell, number", [
+    (["x = 1", "try:\n    1/0\nexcept ArithmeticError:\n    get_ipython().showtraceback()", "y = 1"], "ZeroDivisionError: division by zero", 5, 3),
+    (["%matplotlib inline\nimport matplotlib.pyplot as plt", "plt.title('$\\\\frac{$')", "y = 1", "z = 1"], "ValueError: \\frac{", 5, 3),
+    (["%matplotlib inline\nimport matplotlib.pyplot as plt", "figure = plt.figure()\nplt.title('$\\\\frac{$')\nfigure", "y = 1"], "ValueError: \\frac{", 5, 3),
+    (["class Bad:\n    def __repr__(self):\n        raise TypeError('no face')\nBad()", "y = 1"], "TypeError: no face", 4, 2),
+    (["x = 1", "%nosuchmagic 3"], "UsageError: Line magic function `%nosuchmagic` not found.", 5, 3),
+    (["%%nosuchcell\nx"], "UsageError: Cell magic `%%nosuchcell` not found.", 4, 2),
+    (["raise ExceptionGroup('many', [ValueError(1), TypeError(2)])"], "ExceptionGroup: many (2 sub-exceptions)", 4, 2),
+    ([CUSTOM, "{}['k']"], "KeyError: 'k'", 5, 3),
+    (["raise ValueError('\\n  \\n   at last\\nmore')"], "ValueError: at last", 4, 2),
+    (["raise ValueError(' ')"], "ValueError", 4, 2),
+])
+def test_a_failure_has_a_sentence_and_its_own_cell(make, tmp_path, sources, reason, cell, number):
+    path = make("a", "# %% text", *sources)
+    nb = nbformat.read(path, 4)
+    nb.cells[2] = nbformat.v4.new_markdown_cell("## Where it happens")
+    nb.cells.append(nbformat.v4.new_markdown_cell("## The end"))
+    nbformat.write(nb, path)
+    assert command("run", path, "--out", tmp_path / "out").returncode == 1
+    got = report(tmp_path / "out")["a"]
+    assert (got["reason"], got["error"]["cell"], got["error"]["in"], got["heading"]) == (reason, cell, number, "Where it happens")
+    executed = [c.source for c in nbformat.read(tmp_path / "out" / "a.ipynb", 4).cells]
+    assert f"In [{number}]" in executed[0] and "papermill-error-cell" in executed[executed.index(sources[cell - 4]) - 1]
+
+
+def test_all_failures_are_listed_when_a_run_goes_on(make, tmp_path):
+    path = make("a", "1/0", "x = 1", "undefined", "%nosuch", "assert x == 1\nraise KeyError", "from pathlib import Path\nPath('done').touch()")
+    allowed = tag(make("allowed", "1/0", "undefined"), 3, "raises-exception")
+    dead = make("dead", "1/0", "import os\nos._exit(3)")
+    slow = make("slow", "1/0", "import time\ntime.sleep(60)", "undefined")
+    leaves = make("leaves", "1/0", "import sys\nsys.exit()", "undefined")
+    done = command("run", path, allowed, dead, slow, leaves, "--keep-going", "--cell-timeout", 8, "--out", tmp_path / "out")
+    assert done.returncode == 1 and (tmp_path / "done").exists()
+    got = {n: r["reason"] for n, r in report(tmp_path / "out").items()}
+    assert got["a"] == "ZeroDivisionError: division by zero; 3 more cells failed: 5, 6, 7" and report(tmp_path / "out")["a"]["error"]["cell"] == 3
+    assert got["allowed"] == "NameError: name 'undefined' is not defined"
+    assert got["dead"] == "the kernel ended in cell 4: exit status 3; 1 more cell failed: 3"
+    assert got["slow"] == "cell 4 took longer than 8 s, the limit given by --cell-timeout; 1 more cell failed: 3"
+    assert got["leaves"] == "cell 4 ended the notebook with sys.exit: what follows was not run; 1 more cell failed: 3"
+    command("run", path, "--out", tmp_path / "out")
+    assert report(tmp_path / "out")["a"]["reason"] == "ZeroDivisionError: division by zero"
+
+
+def test_a_cell_has_six_hours_unless_told_otherwise():
+    assert Limits().cell_seconds == 6 * 3600
+    assert "6 hours" in command("run", "--help").stdout
+
+
+def test_a_persons_history_is_left_alone(make, tmp_path):
+    mine = tmp_path / "ipython" / "profile_default" / "history.sqlite"
+    done = command("run", make("a", "secret = 1"), "--out", tmp_path / "out", env={"IPYTHONDIR": str(tmp_path / "ipython")})
+    assert done.returncode == 0 and mine.parent.exists() and not mine.exists()
+
+
 # Leaving
 
 def test_what_a_notebook_wants_done_at_its_end_is_done(make, tmp_path):
@@ -290,6 +441,80 @@ def test_changed_keeps_what_would_run_the_same(make, tmp_path):
     assert again("-p", "n=4") == {"a": False, "b": False}
     (out / "a.ipynb").unlink()
     assert again("-p", "n=4") == {"a": False, "b": False}
+
+
+IMPORTS = {
+    "a module": ("import helper", "helper.py"),
+    "in a function": ("def f():\n    from helper import x\nf()", "helper.py"),
+    "through a module": ("import helper", "deep.py"),
+    "a package's module": ("from pkg.sub import thing", "pkg/sub.py"),
+    "a package's own lines": ("import pkg.sub", "pkg/__init__.py"),
+    "what it imports from beside it": ("import pkg.sub", "pkg/near.py"),
+    "a folder that is added": ("import sys\nsys.path.append('../src')\nimport far", "../src/far.py"),
+    "a folder without __init__": ("import bare.inner", "bare/inner.py"),
+    "a script": ("%run helper.py", "helper.py"),
+    "a script without its suffix": ("%run helper", "deep.py"),
+    "one that a shell runs": ("!{sys.executable} helper.py", "helper.py"),
+    "a file": ("open('table.csv')", "table.csv"),
+    "a file through a module": ("import helper", "named.txt"),
+    "a file in a folder": ("open('data/x y.csv')", "data/x y.csv"),
+    "a folder": ("from pathlib import Path\nlist(Path('data').glob('*'))", "data/x y.csv"),
+    "a file beside the folder": ("open('../shared.csv')", "../shared.csv"),
+    "a shell's file": ("%%bash\ncat table.csv | wc", "table.csv"),
+}
+
+
+@pytest.fixture
+def beside_it(tmp_path):
+    "A folder with modules and files in it."
+    files = {"helper.py": "import deep\nNAME = 'named.txt'", "deep.py": "x = 1", "pkg/__init__.py": "", "pkg/sub.py": "from . import near\nfrom .. import no\nthing = 1", "pkg/near.py": "",
+             "../src/far.py": "", "bare/inner.py": "", "table.csv": "1", "named.txt": "1", "data/x y.csv": "1", "../shared.csv": "1", "broken.py": "x = (", "other.py": "", "data/.hidden": "1"}
+    for name, text in files.items():
+        path = tmp_path / "nbs" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    return tmp_path / "nbs"
+
+
+@pytest.mark.parametrize("source, file", IMPORTS.values(), ids=IMPORTS)
+def test_what_is_beside_a_notebook_counts_if_it_names_it(make, beside_it, source, file):
+    nb = read_notebook(make("nbs/a", source, "import broken, json, numpy, no_such, coursekit", "open('/etc/hostname')\n'.', '..', 'a' * 300, 'x\\0y', ''", "not python at all"))
+    look = lambda: beside(nb, beside_it, beside_it / "report")
+    before = look()
+    assert look() == before and not [f for f in before if "site-packages" in f or f.startswith("/") or "other" in f or f.endswith(".ipynb")] and "broken.py" in before
+    (beside_it / "other.py").write_text("changed")
+    (beside_it / "data" / ".hidden").write_text("changed")
+    assert look() == before
+    (beside_it / file).write_text("changed = 1")
+    assert look() != before
+
+
+def test_changed_runs_what_reads_an_edited_file(make, tmp_path):
+    (tmp_path / "helper.py").write_text("x = 1")
+    (tmp_path / "report").mkdir()
+    a, b = make("a", "import helper\nhelper.x"), make("b", "open('table.csv', 'w').write('1')\n'report'")
+    data = {"cwd": tmp_path, "env": {"COURSEKIT_DATA": str(tmp_path / "data")}}
+    again = lambda: {n: r["kept_from"] != "" for n, r in (command("run", a, b, "--changed", **data), report(tmp_path / "report"))[1].items()}
+    assert again() == {"a": False, "b": False} and again() == {"a": True, "b": False}  # b has made a file that it names
+    assert again() == {"a": True, "b": True}
+    (tmp_path / "helper.py").write_text("x = 2")
+    assert again() == {"a": False, "b": True}
+    for name in ".CIFAR-10.lock", "cifar.lock", "cifar.tar.gz.part", ".DS_Store":
+        (tmp_path / "data" / name).write_text("")
+    assert again() == {"a": True, "b": True}  # a fetch that failed leaves no data
+    (tmp_path / "data" / "x.png").write_text("")
+    assert again() == {"a": False, "b": False}
+
+
+def test_a_module_that_is_installed_to_be_worked_on_counts(make, tmp_path, monkeypatch):
+    (tmp_path / "work" / "mine").mkdir(parents=True)
+    (tmp_path / "work" / "mine" / "__init__.py").write_text("x = 1")
+    monkeypatch.syspath_prepend(str(tmp_path / "work"))
+    nb = read_notebook(make("nbs/a", "import mine, random, pandas"))
+    before = beside(nb, tmp_path / "nbs", tmp_path / "out")
+    assert list(before) == ["../work/mine/__init__.py"]
+    (tmp_path / "work" / "mine" / "__init__.py").write_text("x = 2")
+    assert beside(nb, tmp_path / "nbs", tmp_path / "out") != before
 
 
 def test_changed_keeps_the_results_of_notebooks_that_are_not_asked_for(make, tmp_path):
@@ -508,6 +733,17 @@ def test_inplace_leaves_a_notebook_that_was_edited_meanwhile(make, tmp_path):
     done = command("run", path, other, "--jobs", 1, "--inplace", "--out", tmp_path / "out")
     assert done.returncode == 1 and "was edited while it ran" in done.stderr and "# B title" in path.read_text()
     assert nbformat.read(other, 4).cells[-1].outputs
+
+
+@pytest.mark.parametrize("options", [(), ("--scale", "tiny")])
+def test_inplace_on_a_notebook_that_papermill_wrote(make, tmp_path, options):
+    path, source = tmp_path / "mine.ipynb", make("a", "print(scale)")
+    subprocess.run([sys.executable, "-m", "papermill", source, path, "-p", "scale", "full"], check=True, capture_output=True)
+    done = command("run", path, *options, "--inplace", "--out", tmp_path / "out")
+    assert done.returncode == 0 and "edited" not in done.stderr
+    after = nbformat.read(path, 4)
+    assert [c.metadata.get("tags") for c in after.cells[1:3]] == [["parameters"], ["injected-parameters"]] and "full" in after.cells[2].source
+    assert after.cells[-1].outputs[0].text == ("tiny\n" if options else "full\n")
 
 
 def test_plain_papermill_runs_a_lesson(tmp_path):

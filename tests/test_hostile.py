@@ -1,4 +1,5 @@
 "Notebooks that do their worst, run together with good ones: those pass, the others fail with a true reason, nothing is left running."
+import json
 import os
 import signal
 import subprocess
@@ -139,8 +140,57 @@ def test_sources_that_are_not_quite_notebooks(make, tmp_path, mark):
     done = command("run", half, null, tags, spaced, make("b", "x = 1"), "--jobs", 1, "--out", tmp_path / "out", env={MARK: mark})
     got = report(tmp_path / "out")
     assert done.returncode == 1 and "Traceback" not in done.stderr and (tmp_path / "out" / "index.html").exists()
-    assert {n for n, r in got.items() if r["status"] == "passed"} == {"{x} y/a b#c", "b"}
-    assert "UnicodeEncodeError" in got["half"]["reason"] and "TypeError" in got["tags"]["reason"] and "is not a notebook" in got["null"]["reason"]
+    assert {n for n, r in got.items() if r["status"] == "passed"} == {"{x} y/a b#c", "b", "tags"}
+    assert "UnicodeEncodeError" in got["half"]["reason"] and "is not a notebook" in got["null"]["reason"]
+
+
+INCOMPLETE = {  # name: (what is done to a good notebook's JSON, why it fails, '' if it runs)
+    "metadata is a list": (lambda nb: nb.update(metadata=[]), ""),
+    "a cell's metadata is null": (lambda nb: nb["cells"][1].update(metadata=None), ""),
+    "tags are a number": (lambda nb: nb["cells"][1]["metadata"].update(tags=3), ""),
+    "one tag is a number": (lambda nb: nb["cells"][1]["metadata"].update(tags=[3, "parameters"]), ""),
+    "outputs are null": (lambda nb: nb["cells"][1].update(outputs=None), ""),
+    "an output is a word": (lambda nb: nb["cells"][1].update(outputs=["x"]), ""),
+    "an id is a number": (lambda nb: nb["cells"][1].update(id=7), ""),
+    "no execution count": (lambda nb: nb["cells"][1].pop("execution_count"), ""),
+    "no minor version": (lambda nb: nb.pop("nbformat_minor"), ""),
+    "the language is a word": (lambda nb: nb["metadata"].update(language_info="python"), ""),
+    "papermill's part is a word": (lambda nb: nb["metadata"].update(papermill="x"), ""),
+    "no cell at all": (lambda nb: nb.update(cells=[]), ""),
+    "a cell is null": (lambda nb: nb["cells"].append(None), "is not a notebook (cell 4 has no cell_type)"),
+    "a source of numbers": (lambda nb: nb["cells"][1].update(source=[1, 2]), "is not a notebook ("),
+    "a source is a dict": (lambda nb: nb["cells"][2].update(source={}), "is not a notebook (cell 3 has no source)"),
+    "the version is a word": (lambda nb: nb.update(nbformat="4"), "is not a notebook ("),
+    "the minor version is a word": (lambda nb: nb.update(nbformat_minor="5"), "is not a notebook ("),
+    "the kernel is a list": (lambda nb: nb["metadata"].update(kernelspec=["python3"]), "is not a notebook (its kernelspec is ['python3']"),
+    "cells are a dict": (lambda nb: nb.update(cells={"0": nb["cells"][0]}), "is not a notebook (it holds no cells)"),
+    "worksheets without cells": (lambda nb: nb.pop("cells") and nb.update(nbformat=3, worksheets=[{}]), "is not a notebook ("),
+}
+
+
+def test_notebooks_that_lack_what_nbformat_wants(make, tmp_path, mark):
+    for name, (change, _) in INCOMPLETE.items():
+        path = make(name, "assert n == 3")
+        nb = json.loads(path.read_text())
+        change(nb)
+        path.write_text(json.dumps(nb))
+    (tmp_path / "a mark before it.ipynb").write_bytes(b"\xef\xbb\xbf" + make("good", "x = 1").read_bytes())
+    (tmp_path / "deep.ipynb").write_text('{"cells": ' + "[" * 100_000)
+    (tmp_path / "bytes.ipynb").write_bytes(b"\x80\xff\x00")
+    done = command("run", *tmp_path.glob("*.ipynb"), "--jobs", 3, "--out", tmp_path / "out", env={MARK: mark})
+    assert done.returncode == 1 and "Traceback" not in done.stderr and (tmp_path / "out" / "index.html").exists(), done.stderr
+    got = report(tmp_path / "out")
+    for name, (_, reason) in {**INCOMPLETE, "good": (0, ""), "a mark before it": (0, ""), "deep": (0, "is not a notebook ("), "bytes": (0, "is not a notebook (")}.items():
+        assert (reason in got[name]["reason"] and got[name]["status"] == "failed") if reason else got[name]["status"] == "passed", (name, got[name]["reason"])
+
+
+def test_a_notebook_with_widgets_does_not_stall(make, tmp_path, mark):
+    "nbclient alone waits for ever in about every second of these (its issue 312)."
+    sources = ["import ipywidgets\nfrom IPython.display import display\nout = ipywidgets.Output()\ndisplay(out)",
+               "for i in range(30):\n    with out:\n        print(i)\n        if i % 5 == 0:\n            out.clear_output()",
+               "@ipywidgets.interact(x=(0, 10))\ndef f(x=3):\n    print('x', x)\n    return x * 2"] * 3
+    done = command("run", *(make(f"w{i}", *sources) for i in range(8)), "--cell-timeout", 20, "--out", tmp_path / "out", env={MARK: mark})
+    assert done.returncode == 0, done.stdout
 
 
 @pytest.mark.parametrize("source", [

@@ -41,7 +41,7 @@ def test_clean_and_export_leave_no_difference(tmp_path):
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=names)
 def test_a_committed_notebook(path):
     nb = read_notebook(path)
-    assert defaults(nb, path.name)["scale"] == "quick"
+    assert defaults(nb)["scale"] == "quick" and None not in defaults(nb).values(), "the parameters are plain literals"
     code = [c for c in nb.cells if c.cell_type == "code"]
     assert any(c.outputs for c in code), "no output is committed: make refresh"
     assert not [o for c in code for o in c.outputs if o.output_type == "error"]
