@@ -296,6 +296,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                   'coursekit.images._unwrapped': ('kit/images.html#_unwrapped', 'coursekit/images.py'),
                                   'coursekit.images._visible': ('kit/images.html#_visible', 'coursekit/images.py'),
                                   'coursekit.images._words': ('kit/images.html#_words', 'coursekit/images.py'),
+                                  'coursekit.images.as_list': ('kit/images.html#as_list', 'coursekit/images.py'),
                                   'coursekit.images.cifar_files': ('kit/images.html#cifar_files', 'coursekit/images.py'),
                                   'coursekit.images.class_files': ('kit/images.html#class_files', 'coursekit/images.py'),
                                   'coursekit.images.dataset_folder': ('kit/images.html#dataset_folder', 'coursekit/images.py'),

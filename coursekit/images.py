@@ -3,7 +3,8 @@
 # %% auto #0
 __all__ = ['STEPS', 'LEFTOVERS', 'PARTS', 'PLAIN', 'CIFAR10', 'BATCHES', 'PETS', 'COATS', 'STAND_INS', 'decode', 'why_unread',
            'read_images', 'files_below', 'spaced', 'class_files', 'part_of', 'own_files', 'cifar_files', 'pet_files',
-           'first_of_each', 'draw_digits', 'draw_pet', 'draw_pets', 'dataset_folder', 'stand_in', 'new_images']
+           'first_of_each', 'draw_digits', 'draw_pet', 'draw_pets', 'dataset_folder', 'stand_in', 'new_images',
+           'as_list']
 
 # %% ../nbs/kit/05_images.ipynb #1f328b2b
 import colorsys
@@ -541,19 +542,24 @@ def stand_in(ws, folder): # '' for real images
     return ""
 
 # %% ../nbs/kit/05_images.ipynb #4f8fc2f4
-def new_images(items,         # a folder, or a list of paths, open files, images of Pillow's or arrays (h, w, 3), or one of those; or an array (n, h, w, 3)
+def new_images(items,         # paths, open files, images of Pillow's or arrays (h, w, 3); or an array (n, h, w, 3)
                height, width, # pixels
               ):              # uint8 array, shape (n, height, width, 3)
     "Pictures read, scaled and cut as those that a network was trained on."
     if isinstance(items, np.ndarray) and items.dtype == np.uint8 and items.shape[1:] == (height, width, 3):
         return items
+    return np.stack([_cover(_one_image(item, height if height == width else None), height, width) for item in items])
+
+
+def as_list(items): # a list or an array of pictures, one at least
+    "The files of a folder, by name, or the only picture, as a list; a list as it is."
     if isinstance(items, (str, os.PathLike)) and os.path.isdir(items):
         items = [Path(items) / name for name in files_below(Path(items))]
     elif isinstance(items, (str, os.PathLike, bytes, Image.Image)) or hasattr(items, "read") or _is_one(items):
         items = [items]
     if not hasattr(items, "__len__") or not len(items):
         raise CourseError(f"The pictures are {items!r:.80}: a folder, a path, an image, an array (n, h, w, 3) of uint8, or a list of those is expected, and one picture at least.")
-    return np.stack([_cover(_one_image(item, height if height == width else None), height, width) for item in items])
+    return items
 
 
 def _is_one(items):

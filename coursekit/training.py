@@ -27,7 +27,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from .describe import describe
-from .images import new_images
+from .images import as_list, new_images
 from .ledger import machine
 from .splits import one_size
 from .workspace import CourseError, atomic_path, cpu_name, gpu_name, has_amx, in_words, tidy
@@ -107,8 +107,11 @@ class Batches:
         return other
 
     def of(self, items, labels=None):
-        "New pictures, as `new_images` takes them, prepared as these are; or features."
-        return Batches(self._like_these(items), labels, self.classes, self.bs, self.mean.cpu(), self.std.cpu(), device=self.device)
+        "New pictures, a folder of them too, prepared as these are, or features; `items` says in which order."
+        items = as_list(items) if self.images.ndim == 4 else items
+        other = Batches(self._like_these(items), labels, self.classes, self.bs, self.mean.cpu(), self.std.cpu(), device=self.device)
+        other.items = items
+        return other
 
     def augmented(self, augment, epoch):
         "The same images in their own order, augmented as in that epoch."
@@ -907,7 +910,7 @@ def learner(splits,          # as from `coursekit.data`
 class Loaders(DataLoaders):
     "fastai's, whose test_dl takes new pictures."
     def test_dl(self, test_items, with_labels=False, **kwargs):
-        "New pictures, as `new_images` takes them, prepared as those of the validation part."
+        "New pictures (a folder, paths, images of Pillow's, arrays) prepared as those of the validation part; its `items` are in the order of the answers."
         if with_labels:
             raise CourseError("New pictures come without labels here: compare the answers with yours, as in (preds.argmax(1) == labels).float().mean().")
         return self.valid.new(test_items)

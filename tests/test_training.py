@@ -246,6 +246,8 @@ def test_new_pictures_are_answered_whatever_they_come_as(trained, tmp_path):
     forms["an object array"][:] = list(x)
     for form, items in forms.items():
         assert torch.allclose(answers(trained, items), expected, atol=1e-5), form
+    names = lambda dl: [os.path.basename(p) for p in dl.items]
+    assert names(trained.dls.test_dl(tmp_path / "new")) == names(trained.dls.test_dl(paths)) == [f"{k}.png" for k in range(5)]
     for one in x[0], paths[0], str(paths[0]), Image.open(paths[0]), paths[0].read_bytes():
         assert torch.allclose(answers(trained, one), expected[:1], atol=1e-5)
         name, number, probs = trained.predict(one)
