@@ -90,7 +90,7 @@ def _parse(source):
         warnings.simplefilter("ignore")  # of what a notebook's own code may hold
         try:
             return ast.parse(TransformerManager().transform_cell(source))
-        except (SyntaxError, ValueError, RecursionError):
+        except (SyntaxError, ValueError, RecursionError, MemoryError):
             return ast.parse(repr(source))
 
 
