@@ -81,6 +81,7 @@ def _code(code):
     return [code.co_code.hex(), list(code.co_names), consts]
 
 # %% ../nbs/kit/09_describe.ipynb #e0bf0b81
+_PLAIN = bool, int, float, complex, str, bytes
 _SHARED = random._inst, np.random.mtrand._rand # behind random.random and np.random.rand; a fit seeds them
 _ADDING = "append", "extend", "add", "insert", "appendleft", "update" # what a container takes in decides nothing: a callback's notes, say
 _INSIDE = "__dict__", "__weakref__", "_abc_impl" # of a class: Python's own bookkeeping
@@ -93,7 +94,7 @@ class _Walk:
 
     def of(self, x, at): # `at`: where it was found, in words
         "The description of one thing."
-        if x is None or isinstance(x, (bool, int, float, complex, str, bytes)) and not isinstance(x, Enum):
+        if x is None or type(x) in _PLAIN:
             return [type(x).__name__, repr(x)]
         if any(x is s for s in _SHARED):
             return [_name(type(x))]
@@ -117,12 +118,13 @@ class _Walk:
             return [_name(type(x)), x.name]
         if isinstance(x, np.ndarray) and x.dtype != object or hasattr(x, "untyped_storage"):
             return self._numbers(x)
-        if isinstance(x, (list, tuple, deque)) or type(x).__name__ == "L":
-            return [type(x).__name__, *(self.of(v, at) for v in x)]
-        if isinstance(x, Set):
-            return [type(x).__name__, *sorted(map(_hash, (self.of(v, at) for v in x)))]
-        if isinstance(x, Mapping):
-            return [type(x).__name__, *([self.of(k, at), self.of(v, f"{at}[{k!r}]")] for k, v in x.items())]
+        if _is_library(type(x).__module__):  # a container of one's own may do more than hold
+            if isinstance(x, (list, tuple, deque)) or type(x).__name__ == "L":
+                return [type(x).__name__, *(self.of(v, at) for v in x)]
+            if isinstance(x, Set):
+                return [type(x).__name__, *sorted(map(_hash, (self.of(v, at) for v in x)))]
+            if isinstance(x, Mapping):
+                return [type(x).__name__, *([self.of(k, at), self.of(v, f"{at}[{k!r}]")] for k, v in x.items())]
         for kind, how in self.KINDS.items():
             if isinstance(x, kind):
                 return how(self, x, at)

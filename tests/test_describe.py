@@ -187,3 +187,38 @@ def test_a_model_is_its_numbers_and_its_layers():
     torch.manual_seed(0)
     one, other = nn.Linear(2, 2), nn.Linear(2, 2)
     assert key(one) == key(one) != key(other) and key(one.state_dict()) != key(other.state_dict())
+
+
+class Chain(list):
+    "A list that does something."
+    factor = 1
+
+    def __call__(self, x):
+        return x * self.factor
+
+
+class Names(dict):
+    def __missing__(self, key):
+        return 0
+
+
+class Level(float):
+    def __call__(self, x):
+        return x
+
+
+@pytest.mark.parametrize("make, change", [(lambda: Chain([1, 2]), lambda x: setattr(x, "factor", 2)), (lambda: Chain([1, 2]), lambda x: x.append(3)), (lambda: Names(a=1), lambda x: x.update(a=2)),
+                                          (lambda: Level(2.), lambda x: setattr(x, "unit", "m"))])
+def test_a_container_of_ones_own_is_what_it_holds_and_what_it_does(make, change):
+    x = make()
+    before = key(x)
+    assert key(make()) == before
+    change(x)
+    assert key(x) != before
+
+
+def test_the_code_of_a_container_counts(monkeypatch):
+    before = key(Chain([1])), key(Names()), key(Level(1.))
+    for cls, name in (Chain, "__call__"), (Names, "__missing__"), (Level, "__call__"):
+        monkeypatch.setattr(cls, name, lambda self, x: x + 1)
+    assert all(a != b for a, b in zip(before, (key(Chain([1])), key(Names()), key(Level(1.)))))
