@@ -797,6 +797,7 @@ def _run_all(results, slots, ended, here, save):
     seconds = {n["name"]: n["seconds"] for n in here["notebooks"] if n["status"] == "passed"} if here else {}
     todo = sorted((r for r in results if not r.record), key=lambda r: -seconds.get(r.name, 1e9))
     show, n_done = _Display(results, seconds, slots.qsize()), 0
+    _engine(), importlib.import_module("jupyter_client.manager")  # here, as two threads that import at once can find a module half made
     with show, ThreadPoolExecutor(slots.qsize()) as pool:
         futures = [pool.submit(_execute, r, slots, ended.is_set) for r in todo]
         while (n := sum(f.done() for f in futures)) < len(futures):

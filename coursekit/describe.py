@@ -8,12 +8,11 @@ import copyreg
 import dis
 import functools
 import hashlib
-import importlib
+import importlib.util
 import random
 import sys
 import types
-from collections import deque
-from collections.abc import Mapping, Set
+from collections import OrderedDict, deque
 from dataclasses import dataclass
 from enum import Enum
 
@@ -43,11 +42,14 @@ def _hash(parts):
 def _is_library(module): # by its name
     "Whether a module is Python's own or installed, and so known by its name; this kit is not, as its code may be edited."
     top = (module or "").split(".")[0]
+    if top in ("", "__main__", "coursekit"):
+        return False
     if top in sys.stdlib_module_names or top in sys.builtin_module_names:
         return True
-    found = sys.modules.get(top)
-    where = getattr(found, "__file__", None) or next(iter(getattr(found, "__path__", ())), "")
-    return top != "coursekit" and any(f"{part}-packages" in str(where) for part in ("site", "dist"))
+    loaded = sys.modules.get(top)
+    found = getattr(loaded, "__spec__", None) if loaded else importlib.util.find_spec(top)
+    where = [getattr(found, "origin", None), *(getattr(found, "submodule_search_locations", None) or [])]
+    return any(f"{part}-packages" in str(place) for part in ("site", "dist") for place in where)
 
 
 def _name(x):
@@ -61,13 +63,15 @@ _ATTRIBUTE = "LOAD_ATTR", "LOAD_METHOD"
 
 
 def _reads(code): # a list of (kind, name, attributes)
-    "What code reads from outside, in order: 'global' and 'closed' names with the attributes that follow, and 'import's with the names taken."
+    "What code reads from outside, in order: 'global' and 'closed' names with the attributes that follow, 'import's with the names taken; and names that it has 'changed'."
     found, steps = [], list(dis.get_instructions(code))
     for i, step in enumerate(steps):
+        if step.opname == "STORE_GLOBAL" or step.opname == "STORE_DEREF" and step.argval in code.co_freevars:
+            found.append(("changed", step.argval, ()))
         kind = "global" if step.opname in _GLOBAL else "closed" if step.opname in _CLOSED else "import" if step.opname == "IMPORT_NAME" else ""
         if kind == "import":
             found.append((kind, step.argval, code.co_names))
-        elif kind:
+        elif kind and [s.opname for s in steps[i + 2:i + 3]] != ["STORE_SUBSCR"]:  # notes["last"] = ... is no reading
             attributes = []
             while steps[i + 1 + len(attributes)].opname in _ATTRIBUTE:
                 attributes.append(steps[i + 1 + len(attributes)].argval)
@@ -78,7 +82,8 @@ def _reads(code): # a list of (kind, name, attributes)
 def _code(code):
     "Bytecode with the names and constants that it uses, those of inner functions too."
     consts = [_code(c) if isinstance(c, types.CodeType) else sorted(map(repr, c)) if isinstance(c, frozenset) else repr(c) for c in code.co_consts]
-    return [code.co_code.hex(), list(code.co_names), consts]
+    arguments = code.co_varnames[:code.co_argcount + code.co_kwonlyargcount]
+    return [code.co_code.hex(), list(code.co_names), consts, list(arguments), code.co_argcount, code.co_posonlyargcount, code.co_flags]
 
 # %% ../nbs/kit/09_describe.ipynb #e0bf0b81
 _PLAIN = bool, int, float, complex, str, bytes
@@ -88,12 +93,12 @@ _INSIDE = "__dict__", "__weakref__", "_abc_impl" # of a class: Python's own book
 
 
 class _Walk:
-    "Describes things as nested lists of strings; what is inside itself is named by how far up it is."
+    "Hashes things by what is in them; what is inside itself is named by how far up it is."
     def __init__(self):
         self.above, self.known, self.unknown = [], {}, []
 
     def of(self, x, at): # `at`: where it was found, in words
-        "The description of one thing."
+        "What one thing is: a plain value as it is, else a hash."
         if x is None or type(x) in _PLAIN:
             return [type(x).__name__, repr(x)]
         if any(x is s for s in _SHARED):
@@ -104,27 +109,26 @@ class _Walk:
             return ["above", str(len(self.above) - self.above.index(id(x)))]
         self.above.append(id(x))
         try:
-            parts = self._of(x, at)
+            found = _hash(self._of(x, at))
         except Exception as e:  # whatever an object raises when it is looked into
-            parts = ["unknown", _name(type(x))]
+            found = f"unknown {_name(type(x))}"
             self.unknown.append(f"{at} ({type(x).__name__}: {next(iter(str(e).splitlines()), '')[:80]})")
         self.above.pop()
-        self.known[id(x)] = x, parts  # and alive, so that no other has its id
-        return parts
+        self.known[id(x)] = x, found  # and alive, so that no other has its id
+        return found
 
     def _of(self, x, at):
         "By the kind of thing."
         if isinstance(x, Enum):
             return [_name(type(x)), x.name]
-        if isinstance(x, np.ndarray) and x.dtype != object or hasattr(x, "untyped_storage"):
+        if isinstance(x, np.ndarray) and x.dtype != object or "torch" in sys.modules and isinstance(x, sys.modules["torch"].Tensor):
             return self._numbers(x)
-        if _is_library(type(x).__module__):  # a container of one's own may do more than hold
-            if isinstance(x, (list, tuple, deque)) or type(x).__name__ == "L":
-                return [type(x).__name__, *(self.of(v, at) for v in x)]
-            if isinstance(x, Set):
-                return [type(x).__name__, *sorted(map(_hash, (self.of(v, at) for v in x)))]
-            if isinstance(x, Mapping):
-                return [type(x).__name__, *([self.of(k, at), self.of(v, f"{at}[{k!r}]")] for k, v in x.items())]
+        if type(x) in (list, tuple):  # a container of another kind may do more than hold
+            return [type(x).__name__, *(self.of(v, at) for v in x)]
+        if type(x) in (set, frozenset):
+            return [type(x).__name__, *sorted(map(_hash, (self.of(v, at) for v in x)))]
+        if type(x) in (dict, OrderedDict, types.MappingProxyType):
+            return [type(x).__name__, *([self.of(k, at), self.of(v, f"{at}[{k!r}]")] for k, v in x.items())]
         for kind, how in self.KINDS.items():
             if isinstance(x, kind):
                 return how(self, x, at)
@@ -160,7 +164,10 @@ class _Walk:
         "A library's by its name, and by what it closes over if it was made by another; one of your own by its code, its defaults and what it reads."
         if _is_library(f.__module__):
             return [_name(f), *(self.of(c.cell_contents, at) for c in f.__closure__ or () if "<locals>" in f.__qualname__)]
-        reads = [self._read(f, *r) for r in dict.fromkeys(_reads(f.__code__))]
+        found = dict.fromkeys(_reads(f.__code__))
+        for name in dict.fromkeys(name for kind, name, _ in found if kind == "changed" and any(k != kind and n == name for k, n, _ in found)):
+            self.unknown.append(f"{f.__qualname__} changes {name}, which no checkpoint has,")
+        reads = [self._read(f, *r) for r in found if r[0] != "changed"]
         return [f.__qualname__, _code(f.__code__), reads, self.of(f.__defaults__, at), self.of(f.__kwdefaults__, at)]
 
     def _read(self, f, kind, name, attributes):
@@ -170,7 +177,10 @@ class _Walk:
         if kind == "import":
             if _is_library(name):
                 return [name]
-            module = importlib.import_module(name) if name else sys.modules[f.__globals__["__package__"]]
+            try:
+                module = importlib.import_module(name) if name else sys.modules[f.__globals__["__package__"]]
+            except ModuleNotFoundError:
+                return [name, "absent"]
             return [name, *([a, self._follow(module, [a], at)] for a in attributes if hasattr(module, a))]
         try:
             x = closed[name].cell_contents if kind == "closed" else f.__globals__[name]
@@ -199,6 +209,8 @@ class _Walk:
 
     def _object(self, x, at):
         "What copying it would copy."
+        if isinstance(x, dict) and not _is_library(type(x).__module__):  # which may answer to any name, and so not say how it is copied
+            return [self.of(type(x), at), self.of(dict(x), at), self.of(dict(vars(x)), at)]
         made = copyreg.dispatch_table[type(x)](x) if type(x) in copyreg.dispatch_table else x.__reduce_ex__(4)
         if isinstance(made, str):
             return [_name(type(x)), made]

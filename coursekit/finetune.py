@@ -21,8 +21,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from fastai.callback.core import Callback
-from fastai.callback.training import BnFreeze
 from torch import nn
 from torchvision.ops import StochasticDepth
 
@@ -32,6 +30,9 @@ from .ledger import half_width
 from .splits import middle_square, one_size
 from .training import PRECISIONS, Batches, best_precision, learner, optimiser
 from .workspace import CourseError, atomic_path, tidy
+
+from fastai.callback.core import Callback  # after coursekit.training, which keeps fastai's imports quiet
+from fastai.callback.training import BnFreeze
 
 # %% ../nbs/03_finetune.ipynb #de797072
 @dataclass(frozen=True)

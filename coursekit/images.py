@@ -266,15 +266,27 @@ def _part_folders(root): # {folder: part}; empty where they are classes
     if None not in parts.values() and len(set(parts.values())) > 1 and any(inside.values()):
         return parts
     several = [folders for folders in inside.values() if len(folders) > 1]
-    if len(several) > 1 and len(again := set.intersection(*several)) > 1:
+    again = set.intersection(*several) if len(several) > 1 else set()
+    if len(again) > 1 and all(map(part_of, again)):
+        raise CourseError(f"{tidy(root)} holds {_few(inside)}, with the parts {_few(again)} inside each: turn them round, with a folder for each class inside each part.")
+    if len(again) > 1:
         odd = [f for f, part in parts.items() if part is None] if any(parts.values()) else inside
         raise CourseError(f"{tidy(root)} holds {_few(inside)}, with the same folders inside ({_few(again)}): if these are the classes, call the "
                           f"folders around them train, valid or test, or take them away ({_few(odd)}); else put each class into one folder.")
-    if odd := [f for f in inside if part_of(f) and set(_words(f)) <= PLAIN]:
+    if _named_twice(parts):
+        raise CourseError(f"{tidy(root)} holds {_few(inside)}, names that speak of a part and of a class at once: give each part a folder, "
+                          "with a folder for each class inside, or take the parts out of the names.")
+    if (odd := [f for f in inside if part_of(f) and set(_words(f)) <= PLAIN]) and odd != ["train"]:  # which may well be a class, beside bus and car
         raise CourseError(f"{tidy(root)} holds {_few(inside)}, of which {_few(odd)} {'is' if len(odd) == 1 else 'are'} called like a part of a "
                           "split: give a folder that holds a folder per class, alone or in each of train, valid and test; if it is a class, "
                           "call it otherwise, or use image_table.")
     return {}
+
+
+def _named_twice(parts):
+    "Whether folders are called trainA, trainB, testA, testB or the like: each part with the same two names or more."
+    rest = {part: {tuple(w for w in _words(f) if w not in PARTS) for f in parts if parts[f] == part} for part in parts.values()}
+    return len(rest) > 1 and all(len(names) > 1 and names == next(iter(rest.values())) for names in rest.values())
 
 
 def _few(names):
@@ -573,6 +585,8 @@ def _one_image(item, side):
         if item.dtype != np.uint8 or not _is_one(item):
             raise CourseError(f"A picture is an array of {item.dtype} of shape {item.shape}: uint8, from 0 to 255, of shape (h, w, 3) or (h, w) is expected.")
         item = Image.fromarray(item.squeeze(2) if item.shape[2:] == (1,) else item)
+    if not (isinstance(item, (str, bytes, os.PathLike, Image.Image)) or hasattr(item, "read")):
+        raise CourseError(f"A picture is of the type {type(item).__name__}: a path, an image of Pillow's or an array of uint8 is expected.")
     name = item if isinstance(item, (str, os.PathLike)) else "This picture"
     try:
         return decode(io.BytesIO(item) if isinstance(item, bytes) else item, side)

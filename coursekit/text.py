@@ -108,7 +108,9 @@ def _books(text): # a list of strings, empty where nothing is marked
     "The books between Project Gutenberg's marks."
     starts, books = [*_START.finditer(text)], []
     for k, (a, b) in enumerate(zip([0, *(m.end() for m in starts)], [*(m.start() for m in starts), len(text)])):
-        end = _END.search(text, a, b) or next(reversed([*_OLD_END.finditer(text, a, b)]), None)
+        end = _END.search(text, a, b)
+        if k or _HEADER.search(text, a, b):  # without a beginning, such a line may be anybody's
+            end = end or next(reversed([*_OLD_END.finditer(text, a, b)]), None)
         if 0 < k < len(starts):  # the next book's header ends one that has no end; it may begin with such a line itself
             end = end or _HEADER.search(text, a + 500, b)
         if k or end:
@@ -296,6 +298,8 @@ class Streams:
     def new(self, *args, **kwargs):
         "Refused."
         raise CourseError("Texts are not answered in batches: generate(...) writes on, and char_losses(model, text.encode(string)) judges a text of your own.")
+
+    of = new
 
     def __len__(self):
         return -(-self.length // self.seq_len)

@@ -264,6 +264,8 @@ def best_precision(device):
 # %% ../nbs/kit/03_training.ipynb #dcddde79
 class CrossEntropy(nn.CrossEntropyLoss):
     "torch's cross-entropy, which also tells fastai how scores become probabilities and answers."
+    y_int = True  # fastai's MixUp asks: labels are whole numbers
+
     def activation(self, x):
         "Scores to probabilities."
         return x.softmax(-1)
@@ -420,10 +422,10 @@ class _Finished(Exception):
     "This fit was finished before."
 
 
-def _arguments(x):
-    "What a callback or a metric was made with."
-    names = inspect.signature(type(x).__init__).parameters
-    return {k: vars(x)[k] for k in names if k in vars(x)}
+def _arguments(cb):
+    "What a callback was made with, as far as it keeps that under the same names."
+    names = inspect.signature(type(cb).__init__).parameters
+    return {k: vars(cb)[k] for k in names if k in vars(cb)}
 
 
 REFUSED = {
@@ -454,9 +456,14 @@ class ResumingLearner(Learner):
         if why := next((REFUSED[c.__name__] for c in type(cb).__mro__ if c.__name__ in REFUSED), ""):
             self.remove_cb(cb)
             raise CourseError(f"{type(cb).__name__} {why}")
-        if not (type(cb).__module__.startswith("fastai.") or hasattr(type(cb), "state_dict")) and id(cb) not in self._made_with:
-            self._made_with[id(cb)] = cb, describe(**{f"{type(cb).__name__}.{k}": v for k, v in vars(cb).items() if k != "learn"})
+        self._at_first(cb)
         return self
+
+    def _at_first(self, x):
+        "What a callback or a metric held when it was seen first: what it notes in a fit decides nothing."
+        if id(x) not in self._made_with:
+            self._made_with[id(x)] = x, describe(**{f"{type(x).__name__}.{k}": v for k, v in vars(x).items() if k != "learn"})  # x is kept, lest another gets its id
+        return self._made_with[id(x)][1]
 
     # Precision and the loss
 
@@ -548,6 +555,12 @@ class ResumingLearner(Learner):
                                   f"that is too high (it is {self.opt.hypers[-1]['lr']:.2g}; try a tenth), inputs that are not normalised, or a log or division by 0.")
 
     # What fastai's notebooks ask of a learner
+
+    def get_preds(self, *args, dl=None, with_loss=False, act=None, **kwargs):
+        "fastai's; where the loss does not say how scores become probabilities, it is by softmax."
+        if with_loss and dl is not None and getattr(dl, "labels", self) is None:
+            raise CourseError("The loss of new pictures is not known, as they have no labels: ask for predictions alone.")
+        return super().get_preds(*args, dl=dl, with_loss=with_loss, act=act or getattr(self.loss_func, "activation", CrossEntropy().activation), **kwargs)
 
     def predict(self, item, with_input=False):
         "(name of the class, its number, probabilities) of one new picture: a path, an image of Pillow's or an array (h, w, 3)."
@@ -690,7 +703,8 @@ class ResumingLearner(Learner):
         self.model.load_state_dict(start[0])
         _set_optimizer_state(self.opt, _with_rates(start[1], now[1]))
         state = self._find()
-        if state is None:  # other settings: go on from the weights as they are
+        if state is None:
+            print("This is not the fit that was interrupted, as a setting differs: it goes on from the weights as they are.")
             self.model.load_state_dict(now[0])
             _set_optimizer_state(self.opt, now[1])
         return state
@@ -720,16 +734,16 @@ class ResumingLearner(Learner):
     def _what(self):
         "What decides the outcome of this fit."
         schedules = {name: [_plain(f(k / 64)) for k in range(65)] for cb in self.cbs if isinstance(cb, ParamScheduler) for name, f in cb.scheds.items()}
-        made_with = [self._made_with[id(cb)][1] for cb in self._stateful() if id(cb) in self._made_with]
+        at_first = [self._at_first(x) for x in [*self._stateful(), *self.metrics]]
         inner, train = getattr(self.opt, "opt", self.opt), self.dls.train
         found = describe(
             model=[repr(self.model), self.model.state_dict(), {type(m) for m in self.model.modules()}],
             optimizer=[type(inner), list(getattr(inner, "cbs", [])), [dict(h) for h in self.opt.hypers], _optimizer_state(self.opt),
                        [[p.requires_grad for p in group] for group in self.opt.param_lists]],
-            schedules=schedules, callbacks=[[type(cb), _arguments(cb)] for cb in self._stateful()], callback=[d.key for d in made_with],
+            schedules=schedules, callbacks=[[type(cb), _arguments(cb)] for cb in self._stateful()], metrics=[[m.name, type(m)] for m in self.metrics], held=[d.key for d in at_first],
             data=[train.digest, self.dls.valid.digest, self.data.fingerprint], batches=train.decides, loss=self.loss_func,
-            metrics=[[m.name, m.func if hasattr(m, "func") else [type(m), _arguments(m)]] for m in self.metrics], settings=[self.n_epoch, self.seed, self.asked])
-        return replace(found, unknown=found.unknown + tuple(u for d in made_with for u in d.unknown))
+            settings=[self.n_epoch, self.seed, self.asked])
+        return replace(found, unknown=found.unknown + tuple(u for d in at_first for u in d.unknown))
 
     def _probe(self):
         "What a copy of the model, on the CPU, says of one fixed batch, in training and in use; its weights are stirred, lest a layer of zeros hide the others."
@@ -913,7 +927,7 @@ class Loaders(DataLoaders):
         "New pictures (a folder, paths, images of Pillow's, arrays) prepared as those of the validation part; its `items` are in the order of the answers."
         if with_labels:
             raise CourseError("New pictures come without labels here: compare the answers with yours, as in (preds.argmax(1) == labels).float().mean().")
-        return self.valid.new(test_items)
+        return self.valid.of(test_items)
 
 
 def _taken_by(model, splits, device):
@@ -963,13 +977,14 @@ def record(learn,     # a learner that was fitted
            **final,   # more final figures, e.g. test_accuracy
           ):          # the path of the record
     "Keep a finished run in the ledger: settings, seed, metrics by epoch, parameters, FLOPs, time, memory, hardware, versions."
-    from coursekit.ledger import looks, write_record
+    from coursekit.ledger import forget_failure, looks, write_record
 
     if not getattr(learn, "epochs", None):
         raise CourseError("This learner has not finished a fit: fit it, for an epoch at least, then record it.")
     if splits.fingerprint != learn.data.fingerprint:
         raise CourseError(f"This learner was trained on {learn.data.title} ({learn.data.fingerprint}) and the record shall say {splits.title} ({splits.fingerprint}): "
                           "hand over the splits that it was made with.")
+    forget_failure(_what(learn.ws, splits, name, recipe, learn.seed, config), learn.ws)
     return write_record({
         **_what(learn.ws, learn.data, name, recipe, learn.seed, config),
         "final": {**learn.epochs[-1], **final}, "epochs": learn.epochs, "fit": learn.place.kept.name, "precision": learn.precision, "bs": learn.dls.train.bs,

@@ -222,3 +222,95 @@ def test_the_code_of_a_container_counts(monkeypatch):
     for cls, name in (Chain, "__call__"), (Names, "__missing__"), (Level, "__call__"):
         monkeypatch.setattr(cls, name, lambda self, x: x + 1)
     assert all(a != b for a, b in zip(before, (key(Chain([1])), key(Names()), key(Level(1.)))))
+
+
+class AttrDict(dict):
+    "A dict whose keys are attributes, and which answers to any name."
+    __getattr__ = dict.get
+
+
+class Strict(dict):
+    def __getattr__(self, name):
+        return self[name]
+
+
+@pytest.mark.parametrize("kind", [AttrDict, Strict])
+def test_a_dict_that_answers_to_any_name(kind):
+    c = kind(w=1, deep=kind(v=2))
+
+    def loss(x):
+        return x * c.w + c.deep.v
+    before = describe(it=loss)
+    assert not before.unknown and describe(it=loss) == before
+    c["deep"]["v"] = 3
+    assert describe(it=loss) != before
+
+
+def test_classes_of_torch_are_no_tensors():
+    def loss(x):
+        return isinstance(x, (torch.Tensor, nn.Parameter, Tensor))
+    Tensor = torch.Tensor
+    assert not describe(it=loss).unknown and not describe(it=[torch.Tensor, nn.Parameter]).unknown
+
+
+def test_what_stands_for_missing_keys_counts():
+    from collections import defaultdict
+
+    assert key(defaultdict(lambda: 1.)) != key(defaultdict(lambda: 100.)) and key(defaultdict(int)) == key(defaultdict(int)) != key(defaultdict(float))
+
+
+def test_the_names_of_arguments_count():
+    space = {}
+    exec("def one(x, a, b): return x * a - b\ndef two(x, b, a): return x * b - a\ndef one_(x, *, a=1): return x * a\ndef two_(x, a=1): return x * a", space)
+    swapped = [functools.partial(space[f], a=2, b=3) for f in ("one", "two")]
+    swapped[0].func.__qualname__ = swapped[1].func.__qualname__ = "f"
+    space["one_"].__qualname__ = space["two_"].__qualname__ = "g"
+    assert swapped[0](5) != swapped[1](5) and key(swapped[0]) != key(swapped[1]) and key(space["one_"]) != key(space["two_"])
+
+
+LAZY = """
+import sys
+from coursekit.describe import describe
+def g(x):
+    from {0} import something
+    import {0}.deep as deep
+    return something(x), deep.other(x)
+before = describe(g=g).key
+if sys.argv[1] == "import":
+    import {0}
+print(before == describe(g=g).key, describe(g=g).unknown)
+"""
+
+
+@pytest.mark.parametrize("library", ["scipy", "sklearn", "tarfile", "nowhere_at_all"])
+def test_a_library_is_one_whether_it_was_imported_or_not(library):
+    how = "import" if library != "nowhere_at_all" else "not"
+    said = subprocess.run([sys.executable, "-c", LAZY.format(library), how], capture_output=True, text=True, check=True).stdout
+    assert said == "True ()\n"
+
+
+def test_a_large_graph_takes_no_time():
+    import time
+
+    space = {}
+    for k in reversed(range(60)):
+        exec(f"def f{k}(x): return [{', '.join(f'f{j}(x)' for j in range(k + 1, 60))}]", space)
+    began = time.monotonic()
+    before = key(space["f0"])
+    exec("def f59(x): return [x]", space)
+    assert key(space["f0"]) != before and time.monotonic() - began < 5
+
+
+@pytest.mark.parametrize("body", ["global steps\n    steps += 1\n    return x * steps", "global steps\n    steps = steps + x\n    return x"])
+def test_what_a_function_changes_and_reads_is_said(body):
+    space = {"steps": 0}
+    exec(f"def loss(x):\n    {body}", space)
+    assert describe(it=space["loss"]).unknown == ("loss changes steps, which no checkpoint has,",)
+
+
+def test_what_a_function_only_notes_is_not_read():
+    space = {"notes": {}, "last": None}
+    exec("def loss(x):\n    global last\n    last = x\n    notes['last'] = x\n    notes[x] = 1\n    return x", space)
+    before = describe(it=space["loss"])
+    space["loss"](3)
+    assert space["last"] == 3 and len(space["notes"]) == 2 and describe(it=space["loss"]) == before and not before.unknown

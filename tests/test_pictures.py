@@ -268,7 +268,10 @@ def test_a_folder_around_classes(tmp_path, ws):
 @pytest.mark.parametrize("tree, says", [
     ({"one__cat": 4, "one__dog": 4, "two__cat": 4, "two__dog": 4}, "holds one, two, with the same folders inside .cat, dog.: .* call the folders around them train, valid or test"),
     ({"fold1__cat": 4, "fold1__dog": 4, "fold1__emu": 4, "fold2__cat": 4, "fold2__dog": 4}, "with the same folders inside .cat, dog."),
-    ({"cat__train": 4, "cat__test": 4, "dog__train": 4, "dog__test": 4}, "with the same folders inside .test, train.: .* put each class into one folder"),
+    ({"cat__train": 4, "cat__test": 4, "dog__train": 4, "dog__test": 4}, "holds cat, dog, with the parts test, train inside each: turn them round"),
+    ({"trainA": 4, "trainB": 4, "testA": 4, "testB": 4}, "holds testA, testB, trainA, trainB, names that speak of a part and of a class at once"),
+    ({"train_cats": 4, "train_dogs": 4, "val_cats": 4, "val_dogs": 4}, "names that speak of a part and of a class at once"),
+    ({"cats-test": 4, "dogs-test": 4, "cats-train": 4, "dogs-train": 4}, "names that speak of a part and of a class at once"),
     ({"entrenamiento__cat": 4, "entrenamiento__dog": 4, "prueba__cat": 4, "prueba__dog": 4}, "with the same folders inside"),
     ({"seg_train__cat": 4, "seg_train__dog": 4, "seg_test__cat": 4, "seg_test__dog": 4, "seg_pred__seg_pred": 4}, "or take them away .seg_pred."),
     ({"cat": 4, "dog": 4, "test": 4}, "holds cat, dog, test, of which test is called like a part .* if it is a class, call it otherwise, or use image_table"),
@@ -285,6 +288,7 @@ def test_what_may_be_parts_or_classes_is_a_sentence(tmp_path, ws, tree, says):
 
 @pytest.mark.parametrize("tree, classes", [({"train_station": 4, "test_tube": 4}, ["test_tube", "train_station"]), ({"steam_train": 4, "model_train": 4}, ["model_train", "steam_train"]),
                                            ({"dev_board": 4, "sensor": 4, "test_pad": 4}, ["dev_board", "sensor", "test_pad"]), ({"trains": 4, "contest": 4, "valley": 4}, ["contest", "trains", "valley"]),
+                                           ({"bus": 4, "car": 4, "train": 4}, ["bus", "car", "train"]), ({"test_tube": 4, "test_pad": 4, "train_station": 4}, ["test_pad", "test_tube", "train_station"]),
                                            ({"cat__images": 4, "dog__images": 4}, ["cat", "dog"]), ({"cat": 4, "dog__2019": 4, "dog__2020": 4}, ["cat", "dog"])])
 def test_classes_stay_classes(tmp_path, ws, capsys, tree, classes):
     assert image_folder(folder_of(tmp_path / "own", **tree), ws, 8).classes == classes and not capsys.readouterr().out

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import defaultdict
 from dataclasses import replace
 from functools import partial, wraps
 
@@ -13,6 +14,8 @@ import numpy as np
 import pytest
 import torch
 from fastai.callback.schedule import lr_find  # noqa: F401: adds Learner.lr_find
+from fastai.callback.mixup import MixUp
+from fastai.metrics import F1Score
 from fastai.callback.fp16 import MixedPrecision, NonNativeMixedPrecision
 from fastai.callback.tracker import SaveModelCallback
 from fastai.callback.training import GradientAccumulation
@@ -275,13 +278,24 @@ def test_images_that_are_no_squares_have_new_ones_cut_to_their_shape(place):
     assert answers(learn, [bright(1, 50, 50)[0], bright(1, 10, 99)[0]]).shape == (2, 3) and learn.dls.test_dl(bright(1, 50, 50)).one_batch()[0].shape == (1, 3, 16, 32)
 
 
-@pytest.mark.parametrize("items, says", [([], "the pictures are \\[\\]|The pictures are"), (["nowhere.png"], "nowhere.png can't be read as an image"), (np.zeros((3, 16, 16, 3)), "array of float64"), (7, "The pictures are 7"),
-                                         (torch.zeros(3, 16, 16), "can't be read|array of"), ([None], "can't be read"), (np.zeros((2, 2, 16, 16, 3), np.uint8), "shape .2, 16, 16, 3.")])
+@pytest.mark.parametrize("items, says", [(None, "The pictures are None"), ([["a.png"]], "is of the type list"), ([], "the pictures are \\[\\]|The pictures are"), (["nowhere.png"], "nowhere.png can't be read as an image"), (np.zeros((3, 16, 16, 3)), "array of float64"), (7, "The pictures are 7"),
+                                         (torch.zeros(3, 16, 16), "is of the type Tensor"), ([None], "is of the type NoneType"), (np.zeros((2, 2, 16, 16, 3), np.uint8), "shape .2, 16, 16, 3.")])
 def test_what_is_no_picture_is_a_sentence(items, says, trained):
     with pytest.raises(CourseError, match=says):
         trained.dls.test_dl(items)
     with pytest.raises(CourseError, match="without labels"):
         trained.dls.test_dl(bright(2), with_labels=True)
+
+
+@pytest.mark.parametrize("loss", [nn.CrossEntropyLoss(label_smoothing=0.1), torch.nn.functional.cross_entropy, partial(torch.nn.functional.cross_entropy, label_smoothing=0.2), None])
+def test_predictions_are_probabilities_whatever_the_loss(loss, place):
+    learn = quiet(learner(made(), net(), place, bs=32, loss_func=loss, augment=[flip]), 1, 0.01)
+    with learn.no_bar():
+        for preds in learn.get_preds()[0], learn.tta(n=2)[0], learn.predict(bright(1)[0])[2][None], learn.get_preds(dl=learn.dls.test_dl(bright(3)))[0]:
+            assert (preds >= 0).all() and torch.allclose(preds.sum(1), torch.ones(len(preds)), atol=1e-5)
+        assert learn.get_preds(act=lambda x: x)[0].sum(1).std() > 1e-4, "unless another way is asked for"
+        with pytest.raises(CourseError, match="loss of new pictures is not known"):
+            learn.get_preds(dl=learn.dls.test_dl(bright(3)), with_loss=True)
 
 
 def test_features_of_new_pictures_are_taken_and_pictures_are_not(place):
@@ -321,10 +335,25 @@ def test_a_record_says_what_the_learner_was_trained_on(place):
     learn = quiet(learner(replace(s, train=s.train[:60]), net(), place, bs=32), 1, 0.01)
     record(learn, s, "half", "one epoch")
     assert ledger(place).data[0]["train"] == 60
+    record(quiet(learner(replace(s, train=s.train[:30]), net(), place, bs=32), 1, 0.01), s, "half", "one epoch")
+    assert sorted(d["train"] for d in ledger(place).data) == [30, 60], "a learning curve keeps its points"
     for other in replace(s, fingerprint="other"), replace(made(60), name="another", fingerprint="60"):
         with pytest.raises(CourseError, match=f"trained on made .made. and the record shall say .*{other.fingerprint}"):
             record(learn, other, "half", "one epoch")
-    assert len(ledger(place)) == 1
+    assert len(ledger(place)) == 2
+
+
+def test_a_run_that_failed_once_on_a_part_leaves_no_failure_behind(place):
+    s, k = made(), [0]
+    def train(seed):
+        k[0] += 1
+        if k[0] == 1:
+            raise RuntimeError("out of luck")
+        return quiet(learner(replace(s, train=s.train[:60]), net(), place, bs=32, seed=seed), 1, 0.01)
+    for n_failed in 1, 0:
+        grid(train, {"part": {}}, [0], s, "one epoch", place)
+        df = ledger(place)
+        assert len(df) == 1 and ("failed" in df and df.failed.notna().sum()) == n_failed
 
 
 # A batch of one
@@ -684,6 +713,32 @@ def interrupt(learn, after, *args):
     del learn.one_batch
 
 
+@pytest.mark.parametrize("note", ["history['last'] = float(preds.mean())", "history.setdefault('all', []).append(1)", "seen.append(len(y))"])
+def test_what_a_metric_notes_does_not_stop_an_interrupted_fit_from_going_on(note, place, capsys):
+    def metric(space={}):
+        exec(f"def noted(preds, y):\n    {note}\n    return (preds.argmax(1) == y).float().mean()", space := {"history": {}, "seen": []})
+        return space["noted"]
+    s = made()
+    whole = quiet(learner(s, net(), place, bs=32, metrics=[metric()]), 3, 0.05)
+    whole.place.forget()
+    learn = learner(s, net(), place, bs=32, metrics=[metric()])
+    interrupt(learn, 8, 3, 0.05)
+    quiet(learn, 3, 0.05)
+    assert "it goes on from there" in capsys.readouterr().out and learn.recorder.values == whole.recorder.values
+
+
+def test_a_loss_that_counts_is_said_and_never_taken_for_the_same(place, capsys):
+    steps = 0
+    def loss(preds, y):
+        nonlocal steps
+        steps += 1
+        return torch.nn.functional.cross_entropy(preds, y) * (1 + steps / 100)
+    for _ in range(2):
+        with pytest.warns(UserWarning, match="loss changes steps, which no checkpoint has, can't be described"):
+            quiet(learner(made(), net(), place, bs=32, loss_func=loss), 1, 0.01)
+    assert "finished before" not in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("opt", [optimiser("SGD", momentum=0.9), None])
 def test_an_interrupted_learner_goes_on_by_fitting_again(opt, place, capsys):
     s = made()
@@ -701,7 +756,8 @@ def test_an_interrupted_learner_with_other_settings_goes_on_from_its_weights(pla
     interrupt(learn, 8, 3, 0.05)
     before = [p.clone() for p in learn.model.parameters()]
     quiet(learn, 1, 1e-7)
-    assert "cut off" not in capsys.readouterr().out and all(torch.allclose(a, b, atol=1e-4) for a, b in zip(before, learn.model.parameters()))
+    said = capsys.readouterr().out
+    assert "cut off" not in said and "a setting differs: it goes on from the weights as they are" in said and all(torch.allclose(a, b, atol=1e-4) for a, b in zip(before, learn.model.parameters()))
 
 
 # Real kills
@@ -886,8 +942,44 @@ def to_change(monkeypatch):
         "a dict that a loss reads": ({"loss_func": smoothed}, change), "a wrapped loss": ({"loss_func": wrapped(smoothed)}, change), "a partial of a method": ({"loss_func": partial(Losses().loss, 1)}, change),
         "a metric": ({"metrics": [smoothed]}, change), "a callback's own attribute": (lambda k: {"cbs": Scaled(0.5 + k)}, None), "a layer without weights": (lambda k: {}, change),
         "a list of augmentations in an object": (lambda k: {"augment": [OneAfterAnother([v2.Identity(), v2.GaussianNoise(sigma=0.1 + k)])]}, None), "an optimizer's class": ({"opt": partial(OptimWrapper, opt=OwnSGD)}, lambda: monkeypatch.setattr(OwnSGD, "decay", 0.5)),
-        "fastai's optimizers": (lambda k: {"opt": (ranger, Lamb)[k]}, None), "a share that is drawn": ({"augment": [drawn]}, change),
+        "fastai's optimizers": (lambda k: {"opt": (ranger, Lamb)[k]}, None), "an argument of fastai's metric": (lambda k: {"metrics": [F1Score(average=("macro", "micro")[k])]}, None),
+        "fastai's callback": (lambda k: {"cbs": MixUp((0.1, 0.9)[k])}, None), "a callback that keeps its own state": (lambda k: {"cbs": Own(0.5 + k)}, None), "what stands for a missing key": (lambda k: {"loss_func": partial(weighed, defaultdict(lambda: 1. + k))}, None),
+        "a dict with attributes": (lambda k: {"loss_func": partial(weighed, Attributes(w=1. + k))}, None), "a metric's own attribute": (lambda k: {"metrics": [Threshold(0.1 + 0.8 * k)]}, None), "a share that is drawn": ({"augment": [drawn]}, change),
     }
+
+
+class Own(Scaled):
+    "Says itself what its state is."
+    def __init__(self, strength):
+        self.by = {"factor": strength}
+
+    def state_dict(self):
+        return {}
+
+    def load_state_dict(self, state):
+        pass
+
+
+class Attributes(dict):
+    __getattr__ = dict.get
+
+
+class Threshold(Metric):
+    "The share of sure answers."
+    def __init__(self, least):
+        self.by = least
+
+    def reset(self):
+        self.sure = []
+
+    def accumulate(self, learn):
+        self.sure += (learn.pred.softmax(1).amax(1) > self.by).float().tolist()
+
+    value = property(lambda self: sum(self.sure) / len(self.sure))
+
+
+def weighed(weights, preds, y):
+    return torch.nn.functional.cross_entropy(preds, y) * (weights.w if isinstance(weights, Attributes) else weights["w"])
 
 
 class OneAfterAnother:
@@ -914,7 +1006,8 @@ def drawn(xb, yb):
 
 
 @pytest.mark.parametrize("what", ["a dict that a loss reads", "a wrapped loss", "a partial of a method", "a metric", "a callback's own attribute", "a layer without weights", "a list of augmentations in an object",
-                                  "an optimizer's class", "fastai's optimizers", "a share that is drawn"])
+                                  "an optimizer's class", "fastai's optimizers", "a share that is drawn", "an argument of fastai's metric", "fastai's callback", "a callback that keeps its own state",
+                                  "what stands for a missing key", "a dict with attributes", "a metric's own attribute"])
 def test_what_a_fit_reads_deep_inside_makes_it_another(what, place, capsys, monkeypatch):
     settings, change = to_change(monkeypatch)[what]
     def run(k, fresh=False):
