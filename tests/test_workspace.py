@@ -19,6 +19,8 @@ def colab(monkeypatch, tmp_path):
     "A stand-in for google.colab whose drive mounts at a temporary place; `errors` are raised first."
     place = tmp_path / "drive"
     module = types.ModuleType("google.colab")
+    for name in "KAGGLE_KERNEL_RUN_TYPE", "KAGGLE_URL_BASE":
+        monkeypatch.delenv(name, raising=False)
     module.errors, module.mounts = [], []
 
     def mount(path, force_remount=False):
@@ -248,6 +250,96 @@ def test_doctor_in_colab_says_how_to_get_a_gpu(colab, monkeypatch):
     monkeypatch.setattr(workspace, "gpu_name", lambda: "")
     table = doctor()
     assert table.found["Colab"] == "yes" and "Runtime > Change runtime type" in table.found["GPU"]
+
+
+@pytest.fixture(params=["KAGGLE_KERNEL_RUN_TYPE=Interactive", "KAGGLE_KERNEL_RUN_TYPE=Batch", "KAGGLE_URL_BASE=https://www.kaggle.com"])
+def kaggle(request, colab, monkeypatch, tmp_path):
+    "A stand-in for Kaggle, which has google.colab too; gives its working folder."
+    monkeypatch.setenv(*request.param.split("="))
+    monkeypatch.setattr(workspace, "KAGGLE", tmp_path / "kaggle" / "working")
+    monkeypatch.setattr(workspace, "HOSTS", {})
+    return workspace.KAGGLE
+
+
+def test_kaggle_is_not_taken_for_colab(kaggle, colab, monkeypatch):
+    monkeypatch.setattr(workspace, "gpu_name", lambda: "")
+    table = doctor()
+    assert not workspace.in_colab() and table.found["Colab"] == "no: this is Kaggle" and "setup(drive=True)" not in table.found["Drive"]
+    assert table.found["GPU"] == "no GPU: Settings > Accelerator > GPU T4 x2"
+    with pytest.raises(CourseError, match=f"only be mounted in Colab: leave drive=True out here, and what Kaggle keeps goes to {kaggle}"):
+        setup("tiny", drive=True)
+    assert not colab.mounts
+
+
+def test_results_go_where_kaggle_keeps_them_and_data_stays_in_the_cache(kaggle, cache, monkeypatch, tmp_path):
+    ws = setup("tiny")
+    assert (ws.data, ws.runs, ws.local) == (cache / "data", kaggle / "coursekit" / "runs", cache) and ws.runs.is_dir()
+    monkeypatch.setenv("COURSEKIT_DATA", str(tmp_path / "input"))
+    assert setup("tiny").data == tmp_path / "input" and setup("tiny", data=tmp_path / "arg").data == tmp_path / "arg"
+    monkeypatch.setenv("COURSEKIT_RUNS", str(tmp_path / "mine"))
+    assert setup("tiny").runs == tmp_path / "mine"
+
+
+@pytest.mark.parametrize("variables", [{}, {"KAGGLE_KERNEL_RUN_TYPE": ""}, {"KAGGLE_USERNAME": "me", "KAGGLE_KEY": "k"}])
+def test_colab_with_a_kaggle_account_is_still_colab(colab, monkeypatch, variables):
+    for name in variables:
+        monkeypatch.setenv(name, variables[name])
+    assert workspace.in_colab() and setup("tiny", drive=True).runs.is_relative_to(workspace.DRIVE)
+
+
+@pytest.mark.parametrize("archs, runs, fails", [
+    (["sm_70", "sm_75", "sm_80", "sm_86", "sm_90"], [(7, 0), (7, 5), (8, 0), (8, 6), (8, 9), (9, 0)], [(6, 0), (6, 1), (10, 0), (12, 0)]),
+    (["sm_75", "sm_80", "sm_86", "sm_90", "sm_100", "sm_120"], [(7, 5), (10, 0), (10, 3), (12, 1)], [(6, 0), (7, 0), (7, 2), (11, 0)]),
+    (["sm_60", "sm_86"], [(6, 0), (6, 1), (8, 6), (8, 9)], [(5, 2), (7, 0), (8, 0)]),
+    (["sm_50", "compute_50"], [(5, 0), (6, 0), (12, 1)], [(3, 7)]),
+    (["sm_80", "compute_90"], [(8, 0), (8, 9), (9, 0), (12, 0)], [(7, 5), (6, 0)]),
+    (["sm_90a", "compute_100f", "compute_120a"], [(9, 0), (10, 3), (12, 0)], [(9, 1), (11, 0), (12, 1)]),
+    (["gfx906", "gfx90a"], [(9, 0), (9, 4)], []),
+    ([], [(6, 0)], []),
+])
+def test_what_a_torch_has_kernels_for(archs, runs, fails):
+    assert all(workspace._has_kernels(c, archs) for c in runs) and not any(workspace._has_kernels(c, archs) for c in fails)
+
+
+def with_gpu(monkeypatch, name, capability, archs):
+    "Let torch see a GPU, and be built for `archs`."
+    import torch
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device=None: capability)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device=None: name)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device=None: types.SimpleNamespace(name=name, total_memory=16e9))
+    monkeypatch.setattr(torch.cuda, "get_arch_list", lambda: archs)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    monkeypatch.setattr(workspace, "HOSTS", {})
+
+
+@pytest.mark.parametrize("name, capability, archs", [("Tesla P100-PCIE-16GB", (6, 0), ["sm_70", "sm_75", "sm_90"]), ("Tesla V100-SXM2-16GB", (7, 0), ["sm_75", "sm_120"]),
+                                                     ("NVIDIA GB10", (12, 1), ["sm_80", "sm_90"])])
+def test_a_gpu_without_kernels_is_not_used_and_the_reason_said(name, capability, archs, monkeypatch, capsys):
+    from coursekit import ledger
+
+    with_gpu(monkeypatch, name, capability, archs)
+    assert setup("tiny").device == "cpu" and workspace.gpu_name() == ""
+    said, table = capsys.readouterr().out, doctor()
+    assert said.count("\n") == 1 and said.startswith(f"The GPU {name} (sm_{capability[0]}{capability[1]}) is not used") and ", ".join(archs) in said
+    assert said.endswith("install a torch that was built for it (pytorch.org/get-started).\n")
+    assert table.found["GPU"] == said.strip() and table.found["scale full"] == "needs a GPU"
+    assert name not in ledger.machine(setup("tiny").device)["hardware"]
+
+
+@pytest.mark.parametrize("name, capability, archs", [("Tesla T4", (7, 5), ["sm_70", "sm_80"]), ("NVIDIA L4", (8, 9), ["sm_75", "sm_86"]), ("NVIDIA GB10", (12, 1), ["sm_90", "compute_90"])])
+def test_a_gpu_with_kernels_is_used_in_silence(name, capability, archs, monkeypatch, capsys):
+    with_gpu(monkeypatch, name, capability, archs)
+    assert setup("tiny").device == "cuda" and capsys.readouterr().out == ""
+    assert workspace.gpu_name() == doctor().found["GPU"] == f"{name}, 16 GB"
+
+
+def test_the_remedy_is_where_one_is(colab, monkeypatch, capsys):
+    with_gpu(monkeypatch, "Tesla P100-PCIE-16GB", (6, 0), ["sm_70"])
+    assert "choose another GPU (Runtime > Change runtime type)." in doctor().found["GPU"]
+    monkeypatch.setenv("KAGGLE_KERNEL_RUN_TYPE", "Interactive")
+    assert "choose another GPU (Settings > Accelerator > GPU T4 x2)." in doctor().found["GPU"]
 
 
 def test_home_is_written_as_tilde():
