@@ -36,7 +36,7 @@ def report_of(*records):
     return {"started": "2026-01-31T09:00:00", "seconds": 1, "jobs": 1, "parameters": {}, "machine": machine(), "passed": 0, "looks": [], "notebooks": list(records)}
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(OUTPUTS, ANY, ANY)
 def test_no_output_of_a_notebook_spoils_the_report(tmp_path, outputs, name, value):
     shown = [nbformat.from_dict({"output_type": "display_data", "data": data, "metadata": {}}) for data in outputs]

@@ -408,8 +408,7 @@ else:
 """
 
 
-@pytest.mark.parametrize("owner", [0, 4001])
-@pytest.mark.parametrize("second", [4002, 4001])
+@pytest.mark.parametrize("owner, second", [(0, 4002), (4001, 4002), (0, 4001)])
 def test_several_users_of_one_cache_train_side_by_side(owner, second, users):
     as_user, cache = users
     os.chown(cache, owner, -1)
