@@ -17,7 +17,7 @@ from .baseline import final_test
 from .data import interval
 from .images import spaced
 from .ledger import half_width, ledger
-from .training import Batches, affine, colour, count_flops, cutout, flip, grid, learner, mixup, optimiser, record, shift
+from .training import Batches, ResumingLearner, affine, colour, count_flops, cutout, flip, grid, learner, mixup, optimiser, record, shift
 from .workspace import CourseError
 
 with warnings.catch_warnings():
@@ -29,7 +29,7 @@ with warnings.catch_warnings():
 def norm_layer(kind,       # 'batch', 'layer', 'instance' or 'group'; None for none
                n,          # channels
                flat=False, # True after a linear layer: an instance norm has no pixels to average over there, and is left out
-              ):           # a list of one layer, or of none
+              ) -> list:   # of one layer, or of none
     "A normalisation of `n` channels; layer norm is one group of all channels, group norm has 8 groups (Wu and He, 2018)."
     kinds = {"batch": nn.BatchNorm1d if flat else nn.BatchNorm2d, "layer": lambda n: nn.GroupNorm(1, n),
              "instance": lambda n: nn.InstanceNorm2d(n, affine=True), "group": lambda n: nn.GroupNorm(8, n)}
@@ -150,7 +150,7 @@ def _check_network(widths, side, rates, order, pool, head, skip):
 BOXES = {"convolution": "#0072B2", "norm": "#B87A00", "activation": "#CCCCCC", "pooling": "#009E73", "dropout": "#B5588E", "linear": "#D55E00", "sum": "#333333"}
 
 
-def draw(networks, side=32): # a matplotlib Figure
+def draw(networks, side=32) -> "plt.Figure":
     "{name: model} as rows of boxes, layer by layer, with parameters and FLOPs; a line above boxes is a shortcut."
     import matplotlib.pyplot as plt
 
@@ -205,7 +205,7 @@ def _box(layer):
             "MaxPool2d": ("pooling", "max"), "AdaptiveAvgPool2d": ("pooling", "avg")}.get(type(layer).__name__)
 
 
-def sizes(model, side=32): # (parameters, FLOPs)
+def sizes(model, side=32) -> tuple[int, int]: # (parameters, FLOPs)
     "Of one image forward, as the ledger counts: convolutions and linear layers alone, a multiplication and an addition are two."
     batch = Batches(np.zeros((1, side, side, 3), np.uint8), [0], ["any"])
     return sum(p.numel() for p in model.parameters()), count_flops(model, batch)
@@ -270,7 +270,7 @@ def train_variant(splits, ws, n_epochs, seed=0,
                   augment=(),           # names, see `augmentations`
                   unit_range=False,     # True leaves the inputs in [0, 1]; False: zero mean, unit variance
                   **architecture,       # see `network`
-                 ):                     # the fitted learner
+                 ) -> ResumingLearner:  # fitted
     "Train one member of the family, with accuracy on both parts after each epoch."
     from fastai.metrics import accuracy
 
@@ -289,7 +289,7 @@ def ablate(train,          # function (seed=..., **configuration) -> a fitted le
            seeds,          # whole numbers
            splits, ws,
            recipe,         # what all configurations share, in words
-          ):               # a DataFrame from the ledger, a row for each configuration and seed
+          ) -> "pd.DataFrame": # from the ledger, a row for each configuration and seed
     "Train what is not trained yet. A loss that is no number is a result, kept as `diverged` and not tried again; any other failure is an error."
     diverged = {(_text(r.config), r.seed): r.diverged for r in _runs(splits, ws, recipe).itertuples() if isinstance(r.diverged, str)}
 
@@ -304,7 +304,7 @@ def ablate(train,          # function (seed=..., **configuration) -> a fitted le
     return kept(configurations, splits, ws, recipe)
 
 
-def kept(configurations, splits, ws, recipe): # a DataFrame, a row for each configuration and seed
+def kept(configurations, splits, ws, recipe) -> "pd.DataFrame": # a row for each configuration and seed
     "What the ledger has of these configurations, on this data, by this recipe."
     runs = _runs(splits, ws, recipe).sort_values("seed")
     rows = [i for name, configuration in configurations.items() for i in runs.index[(runs.name == name) & (runs.config.map(_text) == _text(configuration))]]
@@ -384,7 +384,7 @@ def _names(runs, ax, xlabel, title):
     ax.set_title(title, fontsize=10)
 
 
-def compare(runs, n, title): # a matplotlib Figure
+def compare(runs, n, title) -> "plt.Figure":
     "Curves, final accuracy and gap of runs on `n` validation images, side by side."
     import matplotlib.pyplot as plt
 
@@ -413,7 +413,7 @@ def verdict(runs, n):
             f"can hardly be told apart" + ("; and one seed says nothing of how far a run is from its own repetition." if seeds == 1 else f"; {seeds} seeds."))
 
 
-def changes(configuration, reference): # {argument: (in the reference, here)}
+def changes(configuration, reference) -> dict: # {argument: (in the reference, here)}
     "What a configuration changes; in an ablation, one thing."
     return {key: (reference.get(key), configuration.get(key)) for key in {**reference, **configuration} if reference.get(key) != configuration.get(key)}
 

@@ -10,7 +10,7 @@ from .splits import one_size
 from .workspace import CourseError
 
 # %% ../nbs/02_baseline.ipynb #307b6dc0
-def dumb_baselines(splits, most=5000): # a DataFrame: model, accuracy, seconds
+def dumb_baselines(splits, most=5000) -> "pd.DataFrame": # model, accuracy, seconds
     "Majority class, nearest class mean, logistic regression and 5 nearest neighbours on the pixels, on at most `most` training images."
     import time
     import warnings
@@ -79,14 +79,14 @@ def train_baseline(splits, ws, n_epochs, seed=0):
     return learn, recipe
 
 # %% ../nbs/02_baseline.ipynb #8e1f5eec
-def history(learn): # a DataFrame: epoch, train_loss, valid_loss, accuracy
+def history(learn) -> "pd.DataFrame": # epoch, train_loss, valid_loss, accuracy
     "What the recorder of a learner has kept, a row an epoch."
     import pandas as pd
 
     return pd.DataFrame([{"epoch": k, **values} for k, values in enumerate(learn.epochs, 1)])
 
 # %% ../nbs/02_baseline.ipynb #b7f26f60
-def most_confident_mistakes(splits, preds, idx=None, n=20): # a matplotlib Figure
+def most_confident_mistakes(splits, preds, idx=None, n=20) -> "plt.Figure":
     "The images `idx` (None: the validation part) whose wrong answer had the highest probability; `preds` is (len(idx), classes)."
     import matplotlib.pyplot as plt
 
@@ -109,7 +109,7 @@ def most_confident_mistakes(splits, preds, idx=None, n=20): # a matplotlib Figur
 def reliability(preds,    # probabilities, shape (n, classes)
                 targets,  # labels, shape (n,)
                 n_bins=10,
-               ):         # a DataFrame: confidence, accuracy, n by bin, and the expected calibration error
+               ) -> "tuple[pd.DataFrame, float]": # confidence, accuracy, n by bin, and the expected calibration error
     "Confidence against accuracy in bins, and the mean distance between them, weighted by size (ECE; Guo et al., 2017)."
     import pandas as pd
 
@@ -125,7 +125,7 @@ def reliability(preds,    # probabilities, shape (n, classes)
 # %% ../nbs/02_baseline.ipynb #1ae0fe37
 def final_test(learn,  # a fitted learner
                splits,
-              ):       # dict: accuracy, low, high (Wilson's 95 % interval), n, looks
+              ) -> dict: # accuracy, low, high (Wilson's 95 % interval), n, looks
     "Accuracy on the test part; the look is noted in the runs folder, with how many there have been."
     from coursekit.data import interval
     from coursekit.ledger import look

@@ -46,7 +46,7 @@ from .workspace import PACKAGES, SCALES, CourseError, Workspace, atomic_path, ch
 ASSIGNED = r"([A-Za-z_][\w.]*)(?:\s*:\s*[\w.]+)?\s*(?:<-|=)(?!=)"  # in R, bash, Julia, Scala and their like
 
 
-def defaults(nb): # {parameter: default}; None where that is no literal, so that any value will do
+def defaults(nb) -> dict: # {parameter: default}; None where that is no literal, so that any value will do
     "The parameters of a notebook: the `name = value` lines in the first cell tagged `parameters`; {} without one."
     if _language(nb) != "python":
         return dict.fromkeys(re.findall(ASSIGNED, _tagged(nb)))
@@ -102,7 +102,7 @@ def _value_of(node):
 
 def parse_parameters(given,  # ["name=value", ...]
                      known,  # {notebook: {parameter: default}}
-                    ):       # {parameter: value}
+                    ) -> dict: # {parameter: value}
     "Read `-p name=value`; each name must be a parameter of some notebook, each value of its default's type."
     out = {}
     for text in given:
@@ -569,7 +569,7 @@ def _hash(*parts):
 
 def surroundings(data, # the data folder
                  here  # as from `machine`
-                ):     # a short string
+                ) -> str: # 16 characters
     "What decides the outcome of every notebook here: the package's files, versions, the GPU, and the data folder."
     code = [(f.name, f.read_bytes().hex()) for f in sorted(Path(coursekit.__file__).parent.iterdir()) if f.is_file()]
     files = [(str(p), s.st_size, s.st_mtime_ns) for p in _files(data, set()) if (s := _stat(p))]
@@ -599,7 +599,7 @@ def fingerprint(nb, parameters, around, beside):
 def beside(nb,     # a notebook
            folder, # where it is
            out,    # the report's folder, which changes with each run
-          ):       # {path relative to `folder`: what is there}
+          ) -> dict: # {path relative to `folder`: what is there}
     "The local modules that a notebook imports, and the files and folders that it names by a path relative to its own, through those modules too."
     code = ast.Module([line for c in nb.cells if c.cell_type == "code" for line in _parse(c.source).body], [])
     roots = [folder, *(folder / text for text in _texts(code) if os.path.isdir(folder / text))]  # as sys.path.append("../src") wants it
@@ -687,7 +687,7 @@ def run_notebooks(notebooks,       # paths
                   changed=False,   # keep what passed before and would run the same
                   against=None,    # an earlier report to compare with; None: the last one in `out`
                   keep_going=False, # past a cell that fails, to list all that do
-                 ):                # the results, and whether ctrl-C ended the run
+                 ) -> tuple[list, bool]: # the results, and whether ctrl-C ended the run
     "Run notebooks, each in its own kernel, and write the report; one that fails does not stop the rest."
     out, parameters = Path(out).resolve(), _storable(parameters or {})
     paths, last = _unique(notebooks), read_report(against) if against else None
@@ -871,7 +871,7 @@ def _names(paths):
     return {p: p.relative_to(shared).with_suffix("").as_posix() for p in paths}
 
 
-def read_parameters(paths): # {name: {parameter: default}}, for those that are notebooks
+def read_parameters(paths) -> dict: # {name: {parameter: default}}, for those that are notebooks
     "The parameters of each notebook; one that can't be read is left for the report."
     known = {}
     for p, name in _names(paths).items():

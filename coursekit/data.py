@@ -21,7 +21,7 @@ _all_ = ["Splits", "cifar10", "image_folder", "image_table", "make_split", "pets
 # %% ../nbs/01_data.ipynb #bc1563db
 def shrink(images, # uint8 images of shape (h, w, 3), which may differ in size
            side,   # pixels
-          ):       # float32 tensor of shape (n, 3, side, side) in [0, 1]
+          ) -> "torch.Tensor": # float32, shape (n, 3, side, side), in [0, 1]
     "The middle square of each image at another resolution."
     import torch
     import torch.nn.functional as F
@@ -42,7 +42,7 @@ def shrink(images, # uint8 images of shape (h, w, 3), which may differ in size
     return torch.cat([one(im[None]) for im in images])
 
 
-def resolution_sheet(splits, idx, sizes=(8, 16, 32, 64, 128)): # a matplotlib Figure
+def resolution_sheet(splits, idx, sizes=(8, 16, 32, 64, 128)) -> "plt.Figure":
     "The images `idx` at several resolutions, a row each."
     import matplotlib.pyplot as plt
 
@@ -61,7 +61,7 @@ def resolution_game(splits,                      # two to ten classes
                     sizes=(8, 16, 32, 64, 128),
                     n_each=4,                    # pictures at each size; as many as the test part has, at most
                     seed=None,                   # None: other pictures each time
-                   ):                            # an ipywidgets box; its `answers` are (size, label, answer)
+                   ) -> "widgets.VBox":          # its `answers` are (size, label, answer)
     "Say what a picture shows, at a resolution drawn at random, each picture once."
     import ipywidgets as widgets
 
@@ -101,14 +101,14 @@ def resolution_game(splits,                      # two to ten classes
     return box
 
 
-def _widget_table(df): # HTML; what is in the cells is HTML already
+def _widget_table(df) -> str: # HTML; what is in the cells is HTML already
     "A table in a widget, which the notebook's page leaves without a style."
     cells = "border: 0; border-bottom: 1px solid #8884; padding: .3em 1.2em .3em 0; text-align: left; vertical-align: top; line-height: 1.4"
     rules = [{"selector": "", "props": "border: 0; border-collapse: collapse"}, {"selector": "th, td", "props": cells}, {"selector": "a", "props": "text-decoration: underline"}]
     return df.style.hide(axis="index").set_table_styles(rules).to_html()
 
 
-def _turns(splits, sizes, n_each, rng): # [(size, index)] in random order
+def _turns(splits, sizes, n_each, rng) -> list: # [(size, index)] in random order
     "Test images for each size, each class about as often."
     idx = rng.permutation(splits.test)
     nth = np.array([(splits.labels[idx[:k]] == splits.labels[i]).sum() for k, i in enumerate(idx)])  # the nth of its class
@@ -129,7 +129,7 @@ def _png(image, side=256):
 
 
 def interval(right, # how many of n were right
-             n):    # low and high end, shares of 1
+             n) -> tuple[float, float]: # low and high end, shares of 1
     "The 95 % interval of an accuracy (Wilson, 1927): what the truth may be when `right` of `n` were right."
     from scipy.stats import binomtest
 
@@ -139,7 +139,8 @@ def interval(right, # how many of n were right
     return ci.low, ci.high
 
 
-def resolution_score(answers): # [(size, label, answer)] -> a DataFrame, a row a size
+def resolution_score(answers # [(size, label, answer)]
+                    ) -> "pd.DataFrame": # a row a size
     "Accuracy by resolution, with its 95 % interval."
     import pandas as pd
 
@@ -154,7 +155,7 @@ def contact_sheet(splits,
                   per_class=1,    # images of each class
                   part="train",   # train, valid or test
                   ncols=10,
-                 ):               # a matplotlib Figure
+                 ) -> "plt.Figure":
     "Images of every class, with the class above each."
     import matplotlib.pyplot as plt
 
@@ -178,7 +179,7 @@ def contact_sheet(splits,
     return fig
 
 # %% ../nbs/01_data.ipynb #aa576416
-def class_counts(splits): # a DataFrame: a row a class, a column a part
+def class_counts(splits) -> "pd.DataFrame": # a row a class, a column a part
     "How many images of each class each part has."
     import pandas as pd
 
@@ -195,7 +196,7 @@ def imbalance_ratio(splits, part="train"):
 # %% ../nbs/01_data.ipynb #cc77c04a
 def near_duplicates(splits,
                     limit=0.9, # correlation of the edges from which two images count as one
-                   ):          # a DataFrame, the most similar first: first, second (indices), similarity, where, same_label
+                   ) -> "pd.DataFrame": # the most similar first: first, second (indices), similarity, where, same_label
     "Pairs of images that show the same picture, cropped, brightened or compressed anew; all pairs are compared."
     if not 0 < limit <= 1:
         raise CourseError(f"The limit is {limit}: a correlation above 0 and up to 1 is expected, such as 0.9.")
@@ -232,7 +233,7 @@ def _alike(images, limit):
     return table.astype({"first": int, "second": int}).sort_values("similarity", ascending=False, ignore_index=True)
 
 
-def parts_of(splits): # an array of 'train', 'valid' or 'test', shape (n,)
+def parts_of(splits) -> np.ndarray: # of 'train', 'valid' or 'test', shape (n,)
     "Which part each image is in."
     part = np.full(len(splits.images), "", "U5")
     for name in ("train", "valid", "test"):
@@ -240,7 +241,7 @@ def parts_of(splits): # an array of 'train', 'valid' or 'test', shape (n,)
     return part
 
 # %% ../nbs/01_data.ipynb #7af5de18
-def pair_sheet(splits, pairs, title, n=18): # a matplotlib Figure
+def pair_sheet(splits, pairs, title, n=18) -> "plt.Figure":
     "The first `n` pairs of a table of `near_duplicates`, side by side, with the parts that they are in."
     import matplotlib.pyplot as plt
 
@@ -260,7 +261,7 @@ def pair_sheet(splits, pairs, title, n=18): # a matplotlib Figure
 def patch_features(images,        # uint8 images of shape (h, w, 3)
                    n_filters=64,
                    seed=0,
-                  ):              # float32 array of shape (n, 8 * n_filters)
+                  ) -> np.ndarray: # float32, shape (n, 8 * n_filters)
     "What random whitened patches see in each quarter of an image (Coates, Lee and Ng, 2011); no training, no labels."
     import torch
     import torch.nn.functional as F
@@ -294,7 +295,7 @@ def learning_curve(features, labels,
                    sizes,          # of the subsets of `train`
                    repeats=5,      # subsets of each size, drawn anew
                    seed=0,
-                  ):               # a DataFrame: n, repeat, accuracy
+                  ) -> "pd.DataFrame": # n, repeat, accuracy
     "Accuracy on `valid` of the fast model by the number of examples that it was trained on."
     import pandas as pd
     from sklearn import model_selection
@@ -313,7 +314,7 @@ def more_data(curve,     # as from `learning_curve`, with 4 or more sizes
               factor=2,  # so many times the largest size
               draws=200, # resampled curves
               seed=0,
-             ):          # dict: n, accuracy, low, high (95 % interval of the accuracy on the same validation examples)
+             ) -> dict:  # n, accuracy, low, high (95 % interval of the accuracy on the same validation examples)
     "Extrapolate a learning curve by a power law with a floor (Hestness et al., 2017), with its uncertainty."
     from scipy.optimize import curve_fit
 
@@ -338,7 +339,7 @@ def more_data(curve,     # as from `learning_curve`, with 4 or more sizes
 # %% ../nbs/01_data.ipynb #5a7ce663
 def audit(root,       # the folder
           files=None, # names in it; None: every file in it and its folders, but hidden ones and what systems leave (`Thumbs.db`)
-         ):           # a DataFrame, a row a file: kind and mode of the content, width, height, trouble ('' where there is none)
+         ) -> "pd.DataFrame": # a row a file: kind and mode of the content, width, height, trouble ('' where there is none)
     "Open every image and say what is wrong: unreadable, content that is not what the name says, odd modes, extreme sizes, blanks."
     import os
     from pathlib import Path
@@ -378,7 +379,7 @@ def suggest_split(n,                # examples in all
                   error=None,       # the error rate that you expect, e.g. from `more_data`; None: 10 % at n = 10,000, falling as 1 / sqrt(n)
                   precision=0.13,   # half of the 95 % interval, as a part of the error
                   most=0.2,         # never set more than this aside
-                 ):                 # dict: train and test as shares, test examples, the error assumed, half width of its 95 % interval
+                 ) -> dict:         # train and test as shares, test examples, the error assumed, half width of its 95 % interval
     "A split whose test part tells the expected error to within about `precision` of itself, where `most` allows it."
     if not isinstance(n, (int, np.integer)) or n < 10:
         raise CourseError(f"The number of examples is {n!r}: a whole number from 10 up is expected; below a few hundred use cross-validation.")
@@ -394,7 +395,8 @@ def suggest_split(n,                # examples in all
     return {"train": round(1 - test, 3), "test": test, "n_test": m, "error": error, "half_width": 1.96 * (error * (1 - error) / m) ** 0.5}
 
 # %% ../nbs/01_data.ipynb #ead88fef
-def dataset_picker(table): # the catalogue, or a part of it; returns an ipywidgets box
+def dataset_picker(table # the catalogue, or a part of it
+                  ) -> "widgets.VBox":
     "Filter the catalogue by task, size and licence with a mouse."
     import html
 
@@ -423,7 +425,8 @@ def dataset_picker(table): # the catalogue, or a part of it; returns an ipywidge
     return widgets.VBox([widgets.HBox([task, size, use], layout=widgets.Layout(flex_flow="row wrap")), out])
 
 
-def _size(gb): # of a download; nan where it is not known
+def _size(gb # of a download; nan where it is not known
+         ) -> str:
     "A size in the unit that people say."
     if gb != gb:
         return ""

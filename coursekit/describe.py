@@ -39,7 +39,8 @@ def _hash(parts):
     return hashlib.sha256(repr(parts).encode("utf-8", "backslashreplace")).hexdigest()[:16]
 
 # %% ../nbs/kit/09_describe.ipynb #b1e098f0
-def _is_library(module): # by its name
+def _is_library(module # by its name
+               ) -> bool:
     "Whether a module is Python's own or installed, and so known by its name; this kit is not, as its code may be edited."
     top = (module or "").split(".")[0]
     if top in ("", "__main__", "coursekit"):
@@ -62,7 +63,7 @@ _CLOSED = "LOAD_DEREF", "LOAD_CLASSDEREF", "LOAD_FROM_DICT_OR_DEREF"
 _ATTRIBUTE = "LOAD_ATTR", "LOAD_METHOD"
 
 
-def _reads(code): # a list of (kind, name, attributes)
+def _reads(code) -> list: # of (kind, name, attributes)
     "What code reads from outside, in order: 'global' and 'closed' names with the attributes that follow, 'import's with the names taken; and names that it has 'changed'."
     found, steps = [], list(dis.get_instructions(code))
     for i, step in enumerate(steps):
@@ -97,7 +98,8 @@ class _Walk:
     def __init__(self):
         self.above, self.known, self.unknown = [], {}, []
 
-    def of(self, x, at): # `at`: where it was found, in words
+    def of(self, x, at # where it was found, in words
+          ):
         "What one thing is: a plain value as it is, else a hash."
         if x is None or type(x) in _PLAIN:
             return [type(x).__name__, repr(x)]

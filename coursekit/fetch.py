@@ -29,7 +29,7 @@ from urllib.parse import quote, urlsplit
 from .workspace import DATASETS, CourseError, find_folder, in_words, mirror, shorten, tidy
 
 # %% ../nbs/kit/01_fetch.ipynb #9719126c
-def catalogue(): # a DataFrame, a row a dataset
+def catalogue() -> "pd.DataFrame": # a row a dataset
     "Datasets that courses name: task, size, licence, home page, how to load each, and where these facts were read."
     import pandas as pd
 
@@ -37,18 +37,18 @@ def catalogue(): # a DataFrame, a row a dataset
     return table.astype({"examples": "Int64", "classes": "Int64"}).set_index("name")
 
 # %% ../nbs/kit/01_fetch.ipynb #447d97d8
-def tasks(table): # a sorted list
+def tasks(table) -> list[str]: # sorted
     "The tasks that occur in the catalogue; a dataset may serve several."
     return sorted(set(table.task.str.split("; ").explode()))
 
 
-def for_task(table, task): # a part of the catalogue
+def for_task(table, task) -> "pd.DataFrame": # a part of the catalogue
     "The rows for one task."
     return table[table.task.map(lambda cell: task in cell.split("; "))]
 
 # %% ../nbs/kit/01_fetch.ipynb #cd95ccb8
 @cache
-def sources(): # {name: {"folder": ..., "archives": [{"file", "bytes", "hash", "urls"}]}}
+def sources() -> dict: # {name: {"folder": ..., "archives": [{"file", "bytes", "hash", "urls"}]}}
     "What `fetch` can get, and from where."
     return json.loads((files("coursekit") / "sources.json").read_text(encoding="utf-8"))
 
@@ -70,7 +70,7 @@ def _source(name):
                       + " 'coursekit data list', or catalogue(), has them all.")
 
 
-def present(name, ws): # a Path, or None
+def present(name, ws) -> Path | None:
     "Where a dataset lies, a user's own copy first; what is there is used as it is."
     found = find_folder((*DATASETS.get(name, ()), _source(name)["folder"]), ws.data, ws.local)
     return None if found is None or _is_empty(found) else found
@@ -290,7 +290,7 @@ def _extract(archive, folder):
 
 def unpack(archives, # zip or tar files
            folder,   # where to; a folder of that name at the top of the archives is not doubled
-          ):         # the folder
+          ) -> Path: # the folder
     "Unpack archives into one new folder, which is complete or absent."
     folder = Path(folder)
     if folder.exists() and not _is_empty(folder):
@@ -319,7 +319,7 @@ def unpack(archives, # zip or tar files
 # %% ../nbs/kit/01_fetch.ipynb #521f450b
 def fetch(name, # as in `sources()`
           ws,   # archives go to ws.data, or to this machine's disk where that can't be written; unpacked folders to ws.local / "data"
-         ):     # a Path: the folder, or the file of a single text
+         ) -> Path: # the folder, or the file of a single text
     "The place of a dataset; if it is nowhere yet, download it from the first host that serves the right bytes, and unpack it."
     source = _source(name)
     if found := present(name, ws):
@@ -381,7 +381,7 @@ def _alone(name, ws, home):
 # %% ../nbs/kit/01_fetch.ipynb #e533e2d0
 def check_datasets(ws,
                    names=None, # of datasets; None: all that are here
-                  ):           # a DataFrame: dataset, found, and whether it is whole
+                  ) -> "pd.DataFrame": # dataset, found, and whether it is whole
     "Whether the fetched datasets are whole: every file there in its size, every archive with its hash."
     import pandas as pd
 

@@ -28,7 +28,7 @@ from .data import Splits
 from .describe import describe
 from .ledger import half_width
 from .splits import middle_square, one_size
-from .training import PRECISIONS, Batches, best_precision, learner, optimiser
+from .training import PRECISIONS, Batches, ResumingLearner, best_precision, learner, optimiser
 from .workspace import CourseError, atomic_path, tidy
 
 from fastai.callback.core import Callback  # after coursekit.training, which keeps fastai's imports quiet
@@ -119,7 +119,7 @@ def _last_linear(model):
     return found[-1]
 
 
-def stages(model): # {name: [modules]}, from the input to the head
+def stages(model) -> dict: # {name: [modules]}, from the input to the head
     "The parts of a torchvision classifier that have weights, in the order of the data; a norm belongs to what it follows."
     found = {}
     for name, child in model.named_children():
@@ -134,7 +134,7 @@ def stages(model): # {name: [modules]}, from the input to the head
     return found | ({name: before, "head": [_last_linear(model)[1]]} if before else {})  # some have more than a layer there
 
 
-def stage_parameters(model): # a list of parameters for each stage
+def stage_parameters(model) -> list: # of lists of parameters, one for each stage
     "What fastai calls a splitter: groups of parameters, from the input to the head, that can be frozen or have rates of their own."
     groups = [[p for part in parts for p in part.parameters()] for parts in stages(model).values()]
     inside = {id(p) for group in groups for p in group}
@@ -144,7 +144,7 @@ def stage_parameters(model): # a list of parameters for each stage
 def with_head(model,     # a torchvision classifier
               n_classes,
               seed=0,    # of the new layer's weights
-             ):          # a copy
+             ) -> nn.Module: # a copy
     "A copy of a classifier whose last linear layer is a new one."
     name, old = _last_linear(model)
     model = copy.deepcopy(model)
@@ -154,7 +154,7 @@ def with_head(model,     # a torchvision classifier
     return model
 
 
-def body(model): # a copy that gives features, shape (bs, n_features)
+def body(model) -> nn.Module: # a copy that gives features, shape (bs, n_features)
     "A copy of a classifier without its last linear layer, in eval mode and frozen."
     name, _ = _last_linear(model)
     model = copy.deepcopy(model)
@@ -168,7 +168,7 @@ def cached_features(pre,         # as from `pretrained`
                     views=1,     # of each image: the first as it is, the others augmented
                     augment=(),  # functions (xb, yb) -> (xb, yb) on whole batches, for the other views
                     precision=None, # 'fp32', 'fp16' or 'bf16'; None: the fastest that the hardware has
-                   ):            # the splits with float32 features, (n, n_features) or (n, views, n_features), in place of images
+                   ) -> Splits:  # with float32 features, (n, n_features) or (n, views, n_features), in place of images
     "The body's features, from a memory-mapped file that is made on first use, and again where it is torn or not of this network."
     if bool(augment) != (views > 1):
         raise CourseError(f"There are {views} views and {len(augment)} augmentations: several views need augment=[flip, ...], and one takes none.")
@@ -260,7 +260,7 @@ def _reads(shell, side):
         return False
 
 
-def map_sizes(model, sides): # a DataFrame, a row for each of `sides`
+def map_sizes(model, sides) -> "pd.DataFrame": # a row for each of `sides`
     "Pixels of the side of each stage's output before the head; 0 where the model can't read squares of that size."
     import pandas as pd
 
@@ -275,7 +275,7 @@ def map_sizes(model, sides): # a DataFrame, a row for each of `sides`
     return pd.DataFrame(rows).drop(columns=list(last)[-1])
 
 # %% ../nbs/03_finetune.ipynb #82895ba9
-def folds(splits, n_splits=5, n_repeats=1, seed=0): # a list of `Splits`
+def folds(splits, n_splits=5, n_repeats=1, seed=0) -> list[Splits]:
     "Repeated stratified folds over all images, for sets too small to spare a test part: each fold is the validation part once, the rest trains, and test is empty."
     from sklearn.model_selection import RepeatedStratifiedKFold
 
@@ -302,7 +302,8 @@ def fraction(splits,
 
 class Head(nn.Linear):
     "A linear layer on cached features; in use it takes the first view, the image as it is."
-    def forward(self, x): # (bs, n_features) or (bs, views, n_features)
+    def forward(self, x # (bs, n_features) or (bs, views, n_features)
+               ):
         return super().forward(x if x.ndim == 2 else x[:, 0])
 
 
@@ -331,7 +332,7 @@ def train_head(features,   # as from `cached_features`
 def compare(runs,          # rows of `ledger`, runs with the same seeds
             metric="accuracy",
             share=0.,      # validation images by training images where the seeds are folds of one set, or {run: that}; 0 where they are not
-           ):              # a DataFrame: run, metric, std, n, its 95 % interval, the paired difference to the first run and its interval
+           ) -> "pd.DataFrame": # run, metric, std, n, its 95 % interval, the paired difference to the first run and its interval
     "Runs against the first of them, seed by seed; folds share their training images, and Nadeau and Bengio's (2003) correction makes the intervals wide enough for that."
     import pandas as pd
 
@@ -402,7 +403,7 @@ def finetuned(pre, splits, ws,
               batch_norm=None,  # (scale and shift trained, statistics updated) for all of the model; None: as its stage, both or neither
               seed=0, bs=32,
               **kwargs,         # more of `learner`
-             ):                 # a learner, to be fitted
+             ) -> ResumingLearner: # to be fitted
     "A learner for a pretrained network with a new head, whose first stages are frozen."
     if not 1 <= n_stages <= len(stages(pre.model)):
         raise CourseError(f"n_stages is {n_stages} and {pre.name} has {len(stages(pre.model))} stages ({', '.join(stages(pre.model))}): a number from 1 to that is expected.")
@@ -425,7 +426,7 @@ def grad_cam(model,
              xb,           # normalised images, shape (bs, 3, h, w)
              layer,        # a module of the model whose output is a map, (bs, channels, h, w)
              answers=None, # labels, shape (bs,); None: the model's own answers
-            ):             # maps in [0, 1], shape (bs, h, w) of the layer; probabilities, (bs, classes)
+            ) -> tuple[torch.Tensor, torch.Tensor]: # maps in [0, 1], shape (bs, h, w) of the layer; probabilities, (bs, classes)
     "Where in the picture the evidence for an answer was (Grad-CAM; Selvaraju et al., 2017)."
     maps = []
     hook = layer.register_forward_hook(lambda _, __, out: maps.append(out))
@@ -447,7 +448,7 @@ def name_it(file,     # a path, or an open binary file
             pre,      # what it came from
             classes,  # names, by label
             side,     # pixels of the square
-           ):         # a matplotlib Figure
+           ) -> "plt.Figure":
     "The middle square of a picture, and the model's five best answers."
     import matplotlib.pyplot as plt
     from PIL import Image

@@ -31,7 +31,7 @@ def fit_function(model,         # from (n, inputs) to (n, outputs)
                  x, y,          # arrays to fit, shapes (n, inputs) and (n, outputs)
                  xv, yv,        # arrays to judge by
                  n_steps=2000, lr=3e-3,
-                ):              # arrays: training and validation error (MSE) at every tenth step
+                ) -> np.ndarray: # two rows: training and validation error (MSE) at every tenth step
     "Adam on all points at once, learning rate falling to zero along a cosine."
     import torch
     import torch.nn.functional as F
@@ -63,7 +63,7 @@ def write_submission(path,
                      ids,               # one for each value: text as in the sample's file, or numbers of the same value
                      values,            # predictions, numbers or labels, shape (n,) or (n, columns); 1.0 is written as 1 where the sample has whole numbers
                      sample,            # the challenge's sample submission: its CSV file, or a DataFrame, which may have lost zeros of ids; its ids and columns are expected
-                    ):                  # the path
+                    ) -> str | Path:    # the path
     "Check a Kaggle submission against the sample (shape, ids, NaN) and write it whole, with the sample's ids in their order."
     import pandas as pd
 
@@ -93,7 +93,7 @@ def write_submission(path,
     return path
 
 
-def _read_sample(sample): # a DataFrame of text
+def _read_sample(sample) -> "pd.DataFrame": # of text
     "A sample submission, its ids as they stand there."
     import pandas as pd
 
@@ -113,7 +113,7 @@ def _text(ids, whose):
     return ids.astype(str)
 
 
-def _meant(ids, expected): # a list of text
+def _meant(ids, expected) -> list[str]:
     "What ids are among `expected`, which are text: a number that is none of them means the one of its value, if there is one only."
     known, values = set(expected), {e: Decimal(e) for e in expected if _NUMBER.fullmatch(e)}
     often = Counter(values.values())
@@ -122,7 +122,7 @@ def _meant(ids, expected): # a list of text
             for id, text in zip(ids, _text(ids, "ids"))]
 
 
-def _like(column, expected): # a Series
+def _like(column, expected) -> "pd.Series":
     "A column of values as the sample's, which is text, has its own: whole numbers without .0, or True and False."
     if column.dtype.kind not in "bif":
         return column

@@ -49,7 +49,7 @@ def _n_bits(im):
 
 def _eight_bits(im,     # a picture of mode I or F
                 n_bits, # of each grey value
-               ):       # a picture of mode L
+               ) -> Image.Image: # of mode L
     "More than 8 bits as 0 to 255, by the type alone, so that the same grey is the same in every file."
     values, clear = np.nan_to_num(np.asarray(im), posinf=np.inf, neginf=-np.inf), im.info.get("transparency")
     if n_bits > 16:
@@ -66,7 +66,7 @@ def _eight_bits(im,     # a picture of mode I or F
 
 def decode(source,    # a path, an open binary file, or an image of Pillow's
            size=None, # scale the shortest side to this many pixels, aspect kept; None leaves it
-          ):          # uint8 array, shape (height, width, 3)
+          ) -> np.ndarray: # uint8, shape (height, width, 3)
     "Read an image as RGB: upright by its EXIF tag, transparency on white, 8 bits of 16."
     with source.copy() if isinstance(source, Image.Image) else Image.open(source) as im:
         whole, n_bits, clear = im.size, _n_bits(im), _see_through(im)
@@ -90,7 +90,7 @@ def decode(source,    # a path, an open binary file, or an image of Pillow's
         return np.asarray(im)
 
 # %% ../nbs/kit/05_images.ipynb #cf1fe4f0
-def why_unread(path): # '' where it can be read, or the file is simply no picture
+def why_unread(path) -> str: # '' where it can be read, or the file is simply no picture
     "What this kit has against a picture."
     try:
         decode(path)
@@ -175,7 +175,7 @@ def read_images(root,  # the folder of the dataset
                 names, # file names in it
                 size,  # pixels of the shortest side, or None
                 local, # the machine's own disk, where the arrays are kept
-               ):      # images, which of `names` could be read, a hash of the pixels
+               ) -> tuple: # images, which of `names` could be read, a hash of the pixels
     "Files as arrays in memory, decoded on first use and mapped from disk from then on."
     root = Path(root).absolute()
     name = f"{shorten(root.name)}-{_cache_key(root, names, size)}"
@@ -207,7 +207,7 @@ def _visible(folder, kind):
         return sorted(e.name for e in entries if e.name[0] != "." and e.name.lower() not in LEFTOVERS and getattr(e, kind)())
 
 
-def _folders(folder, above=()): # names, real paths from the top down to `folder`
+def _folders(folder, above=()) -> tuple: # names, real paths from the top down to `folder`
     "The folders in `folder`, but for links that lead back to it or to one `above` it."
     above = (*above, Path(os.path.realpath(folder)))
     leads_back = lambda real: any(p.is_relative_to(real) for p in above)
@@ -227,7 +227,7 @@ def spaced(items, n):
 
 def class_files(root,         # holds a folder per class
                 at_most=None, # so many of each class, evenly spaced; None: all
-               ):             # [(file name, label, None)], class names
+               ) -> tuple:    # [(file name, label, None)], class names
     "The table of a folder per class."
     table, (classes, above) = [], _folders(root)
     for i, c in enumerate(classes):
@@ -247,7 +247,7 @@ def _words(name):
     return re.findall("[a-z]+", re.sub("(?<=[a-z])(set|data|images)(?![a-z])", r" \1", apart))
 
 
-def part_of(name): # 'train', 'valid', 'test', or None
+def part_of(name) -> str | None: # 'train', 'valid', 'test', or None
     "Which part of a split a folder's name speaks of, if any; train and validation together are there to train on."
     found = {PARTS[word] for word in _words(name) if word in PARTS}
     return "train" if found == {"train", "valid"} else found.pop() if len(found) == 1 else None
@@ -259,7 +259,7 @@ def _unwrapped(folder, above=()):
     return folder if len(inside) > 1 else _unwrapped(folder / inside[0], above) if inside else None
 
 
-def _part_folders(root): # {folder: part}; empty where they are classes
+def _part_folders(root) -> dict: # {folder: part}; empty where they are classes
     "Which of the folders in `root` are parts with classes inside; a sentence where that can't be told."
     inside = {f: set(_folders(_unwrapped(root / f) or root / f)[0]) for f in _folders(root)[0]}
     parts = {f: part_of(f) for f in inside}
@@ -294,7 +294,7 @@ def _few(names):
     return ", ".join(map(readable, sorted(names)[:5])) + ", ..." * (len(names) > 5)
 
 
-def own_files(root): # [(file name, label, is test, 'valid' or None)], class names, {folder: part}
+def own_files(root) -> tuple: # [(file name, label, is test, 'valid' or None)], class names, {folder: part}
     "The table of a folder per class, or of parts that hold one each; the same classes must be in each part."
     top = _unwrapped(root) or root
     parts, table, classes = _part_folders(top), [], None
@@ -350,7 +350,7 @@ def _unpack_batches(folder, out):
 # %% ../nbs/kit/05_images.ipynb #7ef1ffa0
 def cifar_files(root,         # holds train/<class>/ and test/<class>/
                 at_most=None, # training images of each class, and a fifth of that for test; None: all
-               ):             # [(file name, label, is test)], class names
+               ) -> tuple:    # [(file name, label, is test)], class names
     "The table of CIFAR-10 in folders; a missing part or class is a sentence."
     table, found = [], {}
     for part in ("train", "test"):
@@ -376,7 +376,7 @@ def _pet_line(line):
     return name, breed, species
 
 
-def pet_files(root): # [(file name, label, is test)], {label: (breed, species)}
+def pet_files(root) -> tuple: # [(file name, label, is test)], {label: (breed, species)}
     "The table of Oxford-IIIT Pet from its official lists; a line that does not parse or a missing image is a sentence."
     table, breeds = [], {}
     for part in ("trainval", "test"):
@@ -518,7 +518,7 @@ STAND_INS = {"CIFAR-10": ("scikit-learn's digits", draw_digits), "Oxford-IIIT Pe
 
 def dataset_folder(ws,  # the workspace
                    name # CIFAR-10 or Oxford-IIIT Pet
-                  ):    # a Path
+                  ) -> Path:
     "The folder of a dataset: the user's own, else a fetched one; at tiny scale else a stand-in, made on first use."
     if ws.scale == "tiny" and not present(name, ws):
         return _made_once(ws.local / "stand-in" / DATASETS[name][0], STAND_INS[name][1])
@@ -546,7 +546,7 @@ def _as_folders(batches, local):
     return _made_once(next((p for p in places if os.access(p, os.R_OK)), places[0]), lambda part: _unpack_batches(batches, part))
 
 
-def stand_in(ws, folder): # '' for real images
+def stand_in(ws, folder) -> str: # '' for real images
     "What the images in `folder` really are, if they only stand in for others."
     for name, (what, _) in STAND_INS.items():
         if folder.is_relative_to(ws.local / "stand-in" / DATASETS[name][0]):
@@ -556,14 +556,14 @@ def stand_in(ws, folder): # '' for real images
 # %% ../nbs/kit/05_images.ipynb #4f8fc2f4
 def new_images(items,         # paths, open files, images of Pillow's or arrays (h, w, 3); or an array (n, h, w, 3)
                height, width, # pixels
-              ):              # uint8 array, shape (n, height, width, 3)
+              ) -> np.ndarray: # uint8, shape (n, height, width, 3)
     "Pictures read, scaled and cut as those that a network was trained on."
     if isinstance(items, np.ndarray) and items.dtype == np.uint8 and items.shape[1:] == (height, width, 3):
         return items
     return np.stack([_cover(_one_image(item, height if height == width else None), height, width) for item in items])
 
 
-def as_list(items): # a list or an array of pictures, one at least
+def as_list(items) -> list | np.ndarray: # of pictures, one at least
     "The files of a folder, by name, or the only picture, as a list; a list as it is."
     if isinstance(items, (str, os.PathLike)) and os.path.isdir(items):
         items = [Path(items) / name for name in files_below(Path(items))]

@@ -12,6 +12,7 @@ import re
 import time
 import uuid
 from importlib.resources import files
+from pathlib import Path
 
 from .workspace import CourseError, _version, atomic_path, cpu_name, gpu_name, n_cores
 
@@ -21,7 +22,7 @@ NEEDED = "name", "config", "seed", "recipe", "scale", "data", "final"  # without
 
 def write_record(record, # a dict with what `NEEDED` names, and whatever else is known of the run
                  ws,
-                ):       # the path
+                ) -> Path: # of that file
     "Keep a run: one JSON file in ws.runs / 'ledger'. One with a key `failed`, which says why, never replaces a finished one."
     if missing := [key for key in NEEDED if key not in record]:
         raise CourseError(f"The record has no {', '.join(missing)}: a record says at least {', '.join(NEEDED)}.")
@@ -53,14 +54,14 @@ def _number(value):
     return value.item() if hasattr(value, "item") else str(value)
 
 
-def machine(device): # {"hardware": ..., "versions": {...}}
+def machine(device) -> dict: # {"hardware": ..., "versions": {...}}
     "What a run ran on."
     cores = n_cores()
     hardware = gpu_name() if device == "cuda" else f"{cpu_name()}, {cores} core{'s' * (cores > 1)}"
     return {"hardware": hardware, "versions": {"python": platform.python_version(), **{p: _version(p) for p in ("coursekit", "torch", "fastai")}}}
 
 
-def ledger(ws): # a DataFrame, a row a run
+def ledger(ws) -> "pd.DataFrame": # a row a run
     "All runs that were kept; a broken file is skipped and said."
     import pandas as pd
 
@@ -79,7 +80,7 @@ def ledger(ws): # a DataFrame, a row a run
     return pd.DataFrame(rows)
 
 # %% ../nbs/kit/02_ledger.ipynb #8de53c8a
-def references(): # {key: {"name", "metric", "value", "recipe", "source"}}
+def references() -> dict: # {key: {"name", "metric", "value", "recipe", "source"}}
     "Published figures that the lessons are held against."
     return json.loads((files("coursekit") / "references.json").read_text(encoding="utf-8"))
 
@@ -87,7 +88,7 @@ def references(): # {key: {"name", "metric", "value", "recipe", "source"}}
 def results(df,                 # as from `ledger`
             metric="accuracy",
             reference=None,     # {run name: key in `references()`}
-           ):                   # a DataFrame, a row for each name, configuration, recipe, scale and data
+           ) -> "pd.DataFrame": # a row for each name, configuration, recipe, scale and data
     "Mean, standard deviation and number of seeds, hardware and time, beside the reference and its recipe."
     import pandas as pd
 
@@ -114,7 +115,7 @@ def results(df,                 # as from `ledger`
 
 def half_width(values,  # a Series, one figure a run
                share=0. # validation images by training images where the runs are folds of one set (Nadeau and Bengio, 2003); 0 where they are not
-              ):        # not a number under three runs
+              ) -> float: # not a number under three runs
     "Half the width of Student's 95 % interval of the mean."
     from scipy import stats
 
@@ -149,7 +150,7 @@ def _one(runs, column):
     return values[0] if len(values) == 1 else f"{len(values)} machines"
 
 # %% ../nbs/kit/02_ledger.ipynb #085295e6
-def look(ws, splits, what): # how many looks there have been at this test part, with this one
+def look(ws, splits, what) -> int: # how many looks there have been at this test part, with this one
     "Note a look at the test part of `splits`."
     folder = ws.runs / "looks" / splits.fingerprint
     with atomic_path(folder / f"{uuid.uuid4().hex}.json") as part:
@@ -157,6 +158,6 @@ def look(ws, splits, what): # how many looks there have been at this test part, 
     return looks(ws, splits)
 
 
-def looks(ws, splits): # a whole number
+def looks(ws, splits) -> int:
     "How often anybody looked at this test part, as far as this runs folder knows."
     return len(list((ws.runs / "looks" / splits.fingerprint).glob("*.json")))

@@ -21,7 +21,7 @@ MARKS = {"exercise": "# your line", "check": "def check(", "solution": "def solu
 
 def exercises(nb,  # a notebook
               name # how to call it in an error
-             ):    # [{"exercise": cell, "check": cell, "solution": cell}, ...], the last only where there is one
+             ) -> list: # [{"exercise": cell, "check": cell, "solution": cell}, ...], the last only where there is one
     "The exercises of a lesson; `CourseError` where one has no check, or a solution belongs to none."
     found = []
     for i, cell in enumerate(nb.cells, 1):
@@ -49,7 +49,7 @@ def _role(cell, where):
     return tagged[0] if tagged else None
 
 # %% ../nbs/kit/08_release.ipynb #20cf724f
-def _names(source): # (made, used)
+def _names(source) -> tuple[set, set]: # (made, used)
     "The global names that a cell's code makes, and those that it uses without making them."
     from IPython.core.inputtransformer2 import TransformerManager
 
@@ -83,7 +83,7 @@ BADGE = r"(?<=colab\.research\.google\.com/github/)([^/\s]+/[^/\s]+)/blob/([^/\s
 LINK = r"```[\s\S]*?```|`[^`\n]*`|(?P<start>\]\(|(?:href|src)=[\"'])(?!\w+:|//|#)(?P<file>[^)\"'\s#]+)"  # code is no link
 
 
-def badge_of(nb, path): # (repository, tag, path in it); None for a lesson without badges
+def badge_of(nb, path) -> tuple | None: # (repository, tag, path in it); None for a lesson without badges
     "Where the badge in a lesson's first cell says that it is."
     badges = list(re.finditer(BADGE, nb.cells[0].source if nb.cells else ""))
     for m in badges:
@@ -170,7 +170,7 @@ def _put(files, # {name: bytes}
                 (out / name).unlink(missing_ok=True)
 
 
-def _earlier(out): # {name: checksum}
+def _earlier(out) -> dict: # {name: checksum}
     "The files of the release in `out`, if any; `CourseError` where `out` holds other things."
     try:
         return {name: digest for name, digest in json.loads((out / LIST).read_text()).items() if Path(name).name == name}
@@ -204,7 +204,7 @@ def release(paths,         # the lessons
     _put(files, Path(out).expanduser().resolve())
 
 
-def _place(repo, branch, folder): # OWNER/NAME/blob/BRANCH, and perhaps a folder
+def _place(repo, branch, folder) -> str: # OWNER/NAME/blob/BRANCH, and perhaps a folder
     "Where a release will be, as badges spell it."
     for option, value, pattern, wanted in (("repo", repo, r"[\w-]+/[\w.-]+(?<!\.git)", "OWNER/NAME, as in github.com/OWNER/NAME"),
                                            ("branch", branch, r"[\w./-]+", "a branch, such as main"),
@@ -214,7 +214,8 @@ def _place(repo, branch, folder): # OWNER/NAME/blob/BRANCH, and perhaps a folder
     return "/".join(filter(None, (repo, "blob", branch, folder.strip("/"))))
 
 
-def _licence(homes): # {lesson: `badge_of` it}
+def _licence(homes # {lesson: `badge_of` it}
+            ) -> Path | None:
     "The file LICENSE at the top of the lessons' repository; None where there is none."
     tops = [path.absolute().parents[home[2].count("/")] for path, home in homes.items() if home]
     tops += [top for path in homes for top in path.absolute().parents[:2]]  # the lessons' folder is the top, or below it

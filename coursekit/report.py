@@ -77,7 +77,7 @@ def _dict(value):
     return value if isinstance(value, dict) else {}
 
 # %% ../nbs/kit/07_report.ipynb #5272d4d9
-def without_papermills(nb): # a list of cells
+def without_papermills(nb) -> list: # of cells
     "The cells of an executed notebook without those that papermill put in."
     added = {"injected-parameters", "papermill-error-cell-tag"}
     return [c for c in nb.cells if not added & set(c.metadata.get("tags") or [])]
@@ -138,14 +138,14 @@ SVG = "image/svg+xml"
 PICTURES = ("image/png", "image/jpeg", "image/gif", "image/webp", "image/bmp", SVG)  # the first that an output has is its picture
 
 
-def _picture(output): # (mime type, bytes), None where there is none
+def _picture(output) -> tuple | None: # (mime type, bytes), None where there is none
     "The picture of an output."
     mime = next((m for m in PICTURES if m in output.get("data", {})), "")
     with contextlib.suppress(ValueError, TypeError, AttributeError):  # not base64: no picture
         return (mime, _drawing(output.data[mime]) if mime == SVG else base64.b64decode(output.data[mime])) if mime else None
 
 
-def _pictures(cells): # [(cell number, mime type, bytes)]
+def _pictures(cells) -> list: # [(cell number, mime type, bytes)]
     "The pictures in a notebook, one of an output."
     return [(i, *picture) for i, o in _outputs(cells) if (picture := _picture(o))]
 
@@ -186,7 +186,7 @@ def _heading(cells, cell):
 
 
 def record(result, # what became of a notebook, with its node `nb` where it was executed
-          ):       # a dict for JSON
+          ) -> dict: # for JSON
     "One notebook's part of the report."
     cells = without_papermills(result.nb) if result.nb else []
     first_line = lambda i: next(iter(cells[i - 1].source.splitlines()), "")[:200] if i <= len(cells) else ""
@@ -201,7 +201,7 @@ def record(result, # what became of a notebook, with its node `nb` where it was 
             "error": _error(cells, result.cell) if result.reason else None}
 
 # %% ../nbs/kit/07_report.ipynb #2744fada
-def gpus(): # their names, [] without one
+def gpus() -> list[str]: # their names, [] without one
     "The GPUs that nvidia-smi sees, or Apple's."
     if (platform.system(), platform.machine()) == ("Darwin", "arm64"):
         return ["Apple MPS"]
@@ -213,7 +213,7 @@ def gpus(): # their names, [] without one
     return []
 
 
-def machine(): # {what: text}
+def machine() -> dict: # {what: text}
     "What ran the course: versions and hardware, without importing torch."
     return {"Python": platform.python_version(), "CPU": f"{cpu_name()}, {n_cores()} core{'s' * (n_cores() > 1)}", "GPU": ", ".join(gpus()) or "none",
             "RAM": f"{psutil.virtual_memory().total / 1e9:.0f} GB", **{p: _version(p) for p in PACKAGES}}
@@ -221,7 +221,7 @@ def machine(): # {what: text}
 
 def count_looks(runs,  # the runs folder, where `coursekit.ledger.look` notes them
                 since, # when this run began, as 2026-01-31T09:00:00
-               ):      # [{"data", "fingerprint", "looks", "in this run"}, ...]
+               ) -> list: # [{"data", "fingerprint", "looks", "in this run"}, ...]
     "How often each test part was looked at, in all and since `since`."
     counted = {}
     for file in sorted((runs / "looks").glob("*/*.json")):
@@ -233,7 +233,8 @@ def count_looks(runs,  # the runs folder, where `coursekit.ledger.look` notes th
     return list(counted.values())
 
 # %% ../nbs/kit/07_report.ipynb #c34b245e
-def read_report(path): # a report.json, or the folder that holds one
+def read_report(path # a report.json, or the folder that holds one
+               ) -> dict:
     "An earlier report; `CourseError` where there is none."
     file = Path(path) / "report.json" if Path(path).is_dir() else Path(path)
     try:
@@ -263,7 +264,7 @@ def _results(notebook):
     return found
 
 
-def agrees(value, std, reference): # True, False, or None where the two can't be compared
+def agrees(value, std, reference) -> bool | None: # None where the two can't be compared
     "Whether a result agrees with the text that stands beside it, such as '0.73 (source)' or 'at least 0.95 (source)'."
     said = re.match(r"(at least )?(\d+\.?\d*) \(", reference)
     if not said or ";" in reference:
@@ -271,7 +272,7 @@ def agrees(value, std, reference): # True, False, or None where the two can't be
     return value >= float(said[2]) if said[1] else None if std is None else abs(value - float(said[2])) <= 2 * std
 
 
-def compare(report, last=None): # a list of rows for the page and for JSON
+def compare(report, last=None) -> list: # of rows for the page and for JSON
     "The results that can be judged: now, and in an earlier report, each with what to say of it."
     before = {k: v for n in (last or {"notebooks": []})["notebooks"] for k, v in _results(n).items()}
     rows = []
@@ -291,7 +292,7 @@ def _moved(old, new):
     return old[1] is not None and new[1] is not None and abs(old[0] - new[0]) > 2 * max(old[1], new[1], 1e-9)
 
 # %% ../nbs/kit/07_report.ipynb #2608e9a3
-def put_beside(report, last): # the report, with "against" and each notebook's "last"
+def put_beside(report, last) -> dict: # the report, with "against" and each notebook's "last"
     "Note what each notebook did in an earlier run, and whether it got slower."
     same = lambda k: report["machine"].get(k) == last["machine"].get(k)
     report["against"] = {"started": last["started"], "same machine": same("CPU") and same("GPU"), "jobs": report["jobs"] == last.get("jobs")}
@@ -311,7 +312,7 @@ SMALLEST = 32_000                        # where there are so many that each wou
 LONGEST = 2_000                          # pixels
 
 
-def _figures(pictures): # {name: [(cell number, data URL or '', whether it is whole)]}
+def _figures(pictures) -> dict: # {name: [(cell number, data URL or '', whether it is whole)]}
     "The pictures of all notebooks as they fit on one page."
     room = max(1, sum(map(len, pictures.values())))
     limit, left = min(FIGURE, max(SMALLEST, PAGE_SIZE // room)), PAGE_SIZE
@@ -325,7 +326,7 @@ def _figures(pictures): # {name: [(cell number, data URL or '', whether it is wh
     return found
 
 
-def _fitting(mime, data, limit): # (data URL or '', whether it is the picture itself)
+def _fitting(mime, data, limit) -> tuple[str, bool]: # (data URL or '', whether it is the picture itself)
     "A picture in at most `limit` characters, made smaller where it must be; '' where it is none, or can't be."
     from PIL import Image
 
@@ -362,14 +363,14 @@ STRICT = """{% extends "lab/index.html.j2" %}
 READABLE = 2_000_000  # characters of text and HTML: nbconvert takes five seconds for a million of table cells
 
 
-def rendered(executed): # a path
+def rendered(executed) -> Path:
     "Where an executed notebook is as a page."
     return executed.with_name(f"{executed.name}.html")
 
 
 def _render(nb,       # is changed
             executed, # its file
-           ):         # whether the page is there
+           ) -> bool: # whether the page is there
     "Write an executed notebook as a page beside it, unless it is there."
     page = rendered(executed)
     if page.exists() and page.stat().st_mtime >= executed.stat().st_mtime:
@@ -549,7 +550,7 @@ ORDER = ("failed", "stopped", "running", "ending", "not run", "passed")  # as th
 
 
 def merge(parts, # the folders of reports
-         ):      # one report, {name in its folder: executed notebook to copy there}
+         ) -> tuple[dict, dict]: # one report, {name in its folder: executed notebook to copy there}
     "The reports of several runs as one; of a notebook that is in several, the one that ran last counts, by each machine's clock."
     reports = {tidy(p): (Path(p).parent if Path(p).is_file() else Path(p), read_report(p)) for p in parts}
     rows = [{**n, "part": part, "last": None} for part, (_, r) in reports.items() for n in r["notebooks"]]

@@ -57,7 +57,7 @@ def make_split(labels,      # whole numbers, shape (n,)
                test=0.1,    # share of all but such a validation part, or such indices
                seed=42,
                classes=None # names by label, for a sentence
-              ):            # train, valid, test: sorted indices
+              ) -> tuple:   # train, valid, test: sorted indices
     "Split by class, so that each part has the same share of each and at least one image; seeded."
     labels, rng = np.asarray(labels), np.random.default_rng(seed)
     for name, share in {"valid": valid, "test": test}.items():
@@ -173,7 +173,7 @@ def pets(ws,
     return replace(make_splits(ws, "Oxford-IIIT Pet", folder, table, classes, size, valid=0.2), whole=7349)
 
 # %% ../nbs/kit/06_splits.ipynb #a24eb673
-def middle_square(image): # array of shape (side, side, 3)
+def middle_square(image) -> np.ndarray: # shape (side, side, 3)
     "As large as the shortest side allows."
     side = min(image.shape[:2])
     top, left = ((n - side) // 2 for n in image.shape[:2])
@@ -220,7 +220,7 @@ def image_folder(root,        # holds a folder per class, or train, valid and te
     return make_splits(ws, readable(root.name), root, table, classes, size, valid, test)
 
 
-def _official(root, parts, valid, test): # the shares, None for a part that there is
+def _official(root, parts, valid, test) -> tuple: # the shares, None for a part that there is
     "Say which folders are used as which part, and which parts are cut from those."
     if "train" not in parts.values():
         raise CourseError(f"{tidy(root)} holds {', '.join(map(readable, parts))} and no part to train on: add a folder train.")

@@ -12,6 +12,7 @@ import hashlib
 import os
 import re
 import sysconfig
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property, partial
 from itertools import islice
@@ -37,7 +38,7 @@ _WINDOWS = {"iso8859-1": "cp1252", "iso8859-15": "cp1252", "iso8859-2": "cp1250"
 
 def read_text(path,
               encoding="utf-8", # 'latin-1' or 'cp1252' for many older files; None: UTF-8
-             ):                 # a string
+             ) -> str:
     "The text of a file, without Project Gutenberg's headers and licences, of which it says how long they are."
     path = Path(os.path.expanduser(path))
     try:
@@ -75,7 +76,7 @@ def _decoded(data, path, encoding):
 
 def _advice(data,
             likely=None, # an encoding
-           ):            # a part of a sentence
+           ) -> str:     # a part of a sentence
     "What to do about bytes in an encoding that is not known."
     if likely and _fits(data, likely):
         return f"encoding={likely!r} fits"
@@ -99,12 +100,12 @@ _END = re.compile(rf"(?:{_LINE}(?s:.){{0,300}}?)?" + _MARK.format("END"), re.I |
 _OLD_END, _HEADER = re.compile(_LINE, re.I | re.M), re.compile(r"^[^\w\n]*(?:The )?Project Gutenberg(?:['\u2019]s | E-?(?:text|book),? of )", re.I | re.M)
 
 
-def strip_gutenberg(text): # a string
+def strip_gutenberg(text) -> str:
     "What stands between Project Gutenberg's marks of start and end, of all books that there are; all of it where there are none."
     return "\n\n".join(book.strip("\n") for book in _books(text) or [text]) + "\n"
 
 
-def _books(text): # a list of strings, empty where nothing is marked
+def _books(text) -> list[str]: # empty where nothing is marked
     "The books between Project Gutenberg's marks."
     starts, books = [*_START.finditer(text)], []
     for k, (a, b) in enumerate(zip([0, *(m.end() for m in starts)], [*(m.start() for m in starts), len(text)])):
@@ -155,11 +156,11 @@ class Text:
         "The number of each character."
         return {c: i for i, c in enumerate(self.chars)}
 
-    def encode(self, string): # int64, shape (characters,)
+    def encode(self, string) -> np.ndarray: # int64, shape (characters,)
         "Characters to numbers; 0 where one is not known."
         return np.array([self.number.get(c, 0) for c in string], np.int64)
 
-    def decode(self, ids): # a string
+    def decode(self, ids) -> str:
         "Numbers to characters."
         return "".join(self.chars[i] for i in ids)
 
@@ -365,7 +366,7 @@ def text_learner(text,            # as from `shakespeare` or `text_file`
                  fresh=False,     # True trains anew what was finished or cut off before
                  cbs=(),          # more callbacks
                  **kwargs,        # more of fastai's Learner
-                ) -> ResumingLearner:
+                ) -> ResumingLearner: # to be fitted
     "A fastai Learner on streams of text, that is fast on the hardware at hand and goes on where it was killed."
     if model.out.out_features != len(text.chars):
         raise CourseError(f"The model has {model.out.out_features} characters and {text.title} has {len(text.chars)}, with the unknown mark: make it with CharModel(len(text.chars), ...).")
@@ -378,7 +379,7 @@ def text_learner(text,            # as from `shakespeare` or `text_file`
 # %% ../nbs/05_text.ipynb #4ba3af12
 def char_losses(model,
                 rows, # numbers of characters, shape (rows, n + 1), or (n + 1,) for one row
-               ):     # nats, shape (rows, n)
+               ) -> np.ndarray: # nats, shape (rows, n)
     "The loss of each character but the first of a row, the state carried along the row."
     rows, device = torch.as_tensor(np.array(rows, np.int64, ndmin=2)), model.out.weight.device
     step, state, out = max(1, 65536 // len(rows)), None, []
@@ -391,7 +392,7 @@ def char_losses(model,
     return torch.cat(out, 1).numpy()
 
 
-def windows(ids, size): # int64, shape (n, size + 1)
+def windows(ids, size) -> np.ndarray: # int64, shape (n, size + 1)
     "Pieces of `size` characters, each with the one that follows, which begins the next piece."
     if len(ids) <= size:
         raise CourseError(f"There are {len(ids):,} characters and a window takes {size:,} and one more: take smaller windows or a longer text.")
@@ -400,7 +401,7 @@ def windows(ids, size): # int64, shape (n, size + 1)
 # %% ../nbs/05_text.ipynb #f15aff84
 def nucleus(logits, # unnormalised scores, shape (..., n_chars)
             p=0.9,  # from above 0 to 1
-           ):       # logits with all other characters at -inf, same shape
+           ) -> torch.Tensor: # logits with all other characters at -inf, same shape
     "Keep the smallest set of characters whose probability reaches `p` (Holtzman et al., 2020)."
     if not 0 < p <= 1:
         raise CourseError(f"p is {p}: a probability above 0 and at most 1 is expected, such as 0.9.")
@@ -413,7 +414,7 @@ def nucleus(logits, # unnormalised scores, shape (..., n_chars)
 
 def top_k(logits, # unnormalised scores, shape (..., n_chars)
           k=1,    # 1: greedy
-         ):       # logits with all other characters at -inf, same shape
+         ) -> torch.Tensor: # logits with all other characters at -inf, same shape
     "Keep the `k` likeliest characters."
     if not isinstance(k, int) or k < 1:
         raise CourseError(f"k is {k}: a whole number above 0 is expected.")
@@ -427,7 +428,7 @@ def stream(model, text,
            keep=None,      # function from scores to scores, such as partial(nucleus, p=0.9); None: all characters
            n_samples=1,    # written side by side
            seed=0,
-          ):               # yields strings of n_samples characters, the next one of each sample, without end
+          ) -> Iterator[str]: # strings of n_samples characters, the next one of each sample, without end
     "Write, character by character."
     if not temperature > 0:
         raise CourseError(f"The temperature is {temperature}: a number above 0 is expected; keep=top_k writes the likeliest character each time.")
@@ -449,7 +450,7 @@ def stream(model, text,
 def generate(model, text, prompt="\n",
              n=500,  # characters
              temperature=1., keep=None, n_samples=1, seed=0,
-            ):       # a list of n_samples strings, without the prompt
+            ) -> list[str]: # n_samples of them, without the prompt
     "Write `n` characters; the arguments are those of `stream`."
     return ["".join(sample) for sample in zip(*islice(stream(model, text, prompt, temperature, keep, n_samples, seed), n))]
 
@@ -469,7 +470,7 @@ def samples_side_by_side(samples, # {heading: text}
 
 def writer(model, text,
            n=400, # characters
-          ):      # an ipywidgets box
+          ) -> "widgets.VBox":
     "A prompt, temperature, p and seed, and a button that writes, character by character."
     import html
 
@@ -495,12 +496,12 @@ def writer(model, text,
     return widgets.VBox([prompt, widgets.HBox([temperature, p], layout=wrap), widgets.HBox([seed, button], layout=wrap), out])
 
 # %% ../nbs/05_text.ipynb #75c99b84
-def words_of(string): # a list of strings
+def words_of(string) -> list[str]:
     "The words in small letters; an apostrophe inside belongs to a word."
     return re.findall(r"[^\W\d_]+(?:'[^\W\d_]+)*", string.lower())
 
 
-def word_lists(text): # {"own words": a set, and "English" where pyspellchecker is installed}
+def word_lists(text) -> dict: # {"own words": a set, and "English" where pyspellchecker is installed}
     "What counts as spelt right: the words of the training part, and a maintained list of English words."
     lists = {"own words": set(words_of(text.decode(text.train)))}
     try:
@@ -511,19 +512,19 @@ def word_lists(text): # {"own words": a set, and "English" where pyspellchecker 
     return lists | {"English": set(SpellChecker(language="en").word_frequency.words())}
 
 
-def spelling(samples, known): # a share, nan without a word
+def spelling(samples, known) -> float: # a share, nan without a word
     "The share of all words in `samples` that are in the set `known`; the last word of a sample may be cut off and does not count."
     words = [w for s in samples for w in words_of(s)[:-1]]
     return sum(w in known for w in words) / len(words) if words else float("nan")
 
 
-def repetition(samples, n=3): # a share, nan where no sample has n words
+def repetition(samples, n=3) -> float: # a share, nan where no sample has n words
     "The share of phrases of `n` words that came before, in the same sample or an earlier one; it grows with the amount of text."
     phrases = [phrase for s in samples for phrase in zip(*(words_of(s)[i:] for i in range(n)))]
     return 1 - len(set(phrases)) / len(phrases) if phrases else float("nan")
 
 
-def copied(samples, source, n=30): # a share of characters
+def copied(samples, source, n=30) -> float: # a share of characters
     "How much of `samples` lies in passages of `n` or more characters that stand in `source` too."
     there, hit, total = {source[i:i + n] for i in range(len(source) - n + 1)}, 0, 0
     for s in samples:
@@ -538,7 +539,7 @@ def copied(samples, source, n=30): # a share of characters
 def quality(samples, # strings of the same length
             text, model,
             lists,   # as from `word_lists`
-           ):        # dict: a share of words spelt right for each list, repetition, copied, nats
+           ) -> dict: # a share of words spelt right for each list, repetition, copied, nats
     "The measures of generated text, all of them with real text beside it to compare."
     return {**{f"spelt right ({name})": spelling(samples, known) for name, known in lists.items()}, "repetition": repetition(samples),
             "copied": copied(samples, text.decode(text.train)), "nats": float(char_losses(model, np.stack([text.encode(s) for s in samples])).mean())}
@@ -546,7 +547,7 @@ def quality(samples, # strings of the same length
 
 def final_loss(learn, # a fitted learner
                text,
-              ):      # dict: nats, bits, perplexity, n, looks
+              ) -> dict: # nats, bits, perplexity, n, looks
     "The loss on the test part, the state carried through it; the look is noted in the runs folder, with how many there have been."
     from coursekit.ledger import look
 
@@ -556,7 +557,7 @@ def final_loss(learn, # a fitted learner
     return {"nats": nats, "bits": nats / np.log(2), "perplexity": float(np.exp(nats)), "n": len(text.test) - 1, "looks": look(learn.ws, text, f"seed {learn.seed}")}
 
 
-def probability_strip(model, text, string, per_row=60): # a matplotlib Figure
+def probability_strip(model, text, string, per_row=60) -> "plt.Figure":
     "A passage, each character coloured by the probability that the model gave it after those before."
     import matplotlib.pyplot as plt
 

@@ -20,6 +20,7 @@ import warnings
 from contextlib import nullcontext, redirect_stdout
 from dataclasses import replace
 from functools import cached_property, partial
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -897,7 +898,7 @@ def learner(splits,          # as from `coursekit.data`
             fresh=False,     # True trains anew what was finished or cut off before
             keep_weights=True, # False keeps only the history of a finished fit, where many large models are compared
             **kwargs,        # more of fastai's Learner: cbs, splitter, train_bn, ...
-           ) -> ResumingLearner:
+           ) -> ResumingLearner: # to be fitted
     "A fastai Learner on images in memory, that is fast on the hardware at hand and goes on where it was killed."
     from fastai.metrics import accuracy
 
@@ -941,7 +942,7 @@ def _taken_by(model, splits, device):
     return splits
 
 
-def colour_statistics(splits): # mean and standard deviation of each colour, values in [0, 1]
+def colour_statistics(splits) -> tuple[np.ndarray, np.ndarray]: # mean and standard deviation of each colour, values in [0, 1]
     "Of at most 5,000 training images."
     from coursekit.images import spaced
 
@@ -975,7 +976,7 @@ def record(learn,     # a learner that was fitted
            recipe,    # how it was trained, in words; the same words for the same recipe
            config=None, # what distinguishes this run from others of that name
            **final,   # more final figures, e.g. test_accuracy
-          ):          # the path of the record
+          ) -> Path:  # of the record
     "Keep a finished run in the ledger: settings, seed, metrics by epoch, parameters, FLOPs, time, memory, hardware, versions."
     from coursekit.ledger import forget_failure, looks, write_record
 
@@ -1009,7 +1010,7 @@ def _what(ws, splits, name, recipe, seed, config):
     return {"name": name, "config": config or {}, "seed": seed, "recipe": recipe, "scale": ws.scale, "data": data}
 
 
-def count_flops(model, batches): # floating-point operations
+def count_flops(model, batches) -> int: # floating-point operations
     "Of one example through the model, forward (torch's own counter; a multiplication and an addition are two)."
     from torch.utils.flop_counter import FlopCounterMode
 
@@ -1032,7 +1033,7 @@ def grid(train,          # function (seed=..., **configuration) -> a fitted lear
          ws,             # as from `setup`: its ledger gets a row of each run, of a failed one too
          executor=None,  # None: one after the other
          n_threads=None, # of each run; None: all where they run one by one, else 1
-        ):               # a DataFrame: name, seed, status, why
+        ) -> "pd.DataFrame": # name, seed, status, why
     "Train every configuration with every seed."
     import pandas as pd
 

@@ -74,8 +74,8 @@ def shorten(name, n=100):
 @contextlib.contextmanager
 def atomic_path(path,      # the file or folder to make or replace
                 setting="" # what chose its folder, for the sentence when it can't be written
-               ):          # a context manager: a temporary path
-    "A temporary path that becomes `path` when the block ends, and is removed when it fails."
+               ):
+    "A context manager: a temporary path that becomes `path` when the block ends, and is removed when it fails."
     path = Path(path)
     part = path.with_name(f".{shorten(path.name, 200)}.{uuid.uuid4().hex[:8]}.part")
     try:
@@ -178,7 +178,7 @@ def _own_part(cache):
     return cache if me == owner else cache / f"user-{me}"
 
 
-def neighbours(local): # [Path], `local` first
+def neighbours(local) -> list[Path]: # `local` first
     "The parts of a cache folder that a class shares, to read what others have made."
     cache = local.parent if re.fullmatch(r"user-\d+", local.name) else local
     return [local, *(part for part in (cache, *sorted(cache.glob("user-*"))) if part != local)]
@@ -192,7 +192,7 @@ def _ready(data, runs, local):
         try_writing(path, setting)
 
 
-def folders(data=None): # data, runs, local
+def folders(data=None) -> tuple: # data, runs, local
     "The three folders, made if need be."
     paths = _folders(data)
     _ready(*paths)
@@ -449,7 +449,7 @@ def _free(path):
 # %% ../nbs/kit/00_workspace.ipynb #dd6e7672
 def find_folder(names,      # the names that the folder may have
                 data, local # the data folder and the machine's own disk, as in a `Workspace`
-               ):           # a Path, or None
+               ) -> Path | None:
     "The first of `names` that is in `data` or, unpacked, in `local/data`, and may be read."
     paths = (root / name for root in (data, *(part / "data" for part in neighbours(local))) for name in names)
     return next((p for p in paths if os.access(p, os.R_OK)), None)  # False, not an error, where a disk does not answer
