@@ -11,6 +11,7 @@ import ast
 import contextlib
 import difflib
 import functools
+import glob
 import hashlib
 import importlib.machinery
 import importlib.util
@@ -57,12 +58,15 @@ def check_computed(nb,    # a notebook
                    given, # names of parameters
                    name,  # what to call it in an error
                   ):
-    "Refuse a parameter from which its own cell computes another: papermill sets the one after that cell, and the other would keep its old value."
-    for target, value in _assignments(nb) if _language(nb) == "python" else []:
-        read = {n.id for n in ast.walk(value) if isinstance(n, ast.Name)} & set(given)
-        if read and ast.unparse(target) not in given:
-            raise CourseError(f"The parameters cell of {name} computes {ast.unparse(target)} from {min(read)}, "
-                              "which is set after that cell only: move that line to a later cell.")
+    "Refuse a parameter that its own cell uses: papermill sets it after that cell, and what was done with it would stay as it was."
+    for line in _parse(_tagged(nb)).body if _language(nb) == "python" else []:
+        value, made = getattr(line, "value", None), getattr(line, "targets", None) or [getattr(line, "target", line)]
+        shown = isinstance(line, ast.Expr) and (isinstance(value, ast.Name) or isinstance(value, ast.Call) and ast.unparse(value.func) in ("print", "display"))
+        later = isinstance(line, (ast.FunctionDef, ast.ClassDef, ast.Assert)) or isinstance(value, ast.Lambda)
+        read = {n.id for n in ast.walk(line) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Load)} & set(given)
+        if read and not shown and not later and not {ast.unparse(t) for t in made} <= set(given):
+            raise CourseError(f"The parameters cell of {name} uses {min(read)} in {ast.unparse(line).splitlines()[0][:60]!r}, "
+                              "and it is set after that cell only: move that line to a later cell.")
 
 
 def _tagged(nb):
@@ -79,7 +83,8 @@ def _assignments(nb):
 def _language(nb):
     "The language that a notebook says it is written in."
     found = [nb.metadata.get(k, {}).get(key) for k, key in (("language_info", "name"), ("kernelspec", "language"))]
-    return str(next(filter(None, found), "python"))
+    named = next((v for v in found if v and isinstance(v, str)), "python")
+    return "python" if re.fullmatch(r"i?python\d*", named, re.I) else named
 
 
 def _parse(source):
@@ -117,6 +122,8 @@ def parse_parameters(given,  # ["name=value", ...]
                               + (f"; did you mean {near[0]!r}?" if near else f"; there is {', '.join(names)}." if names else
                                  ": tag the cell that sets it 'parameters'."))
         out[name] = _literal(value)
+        if isinstance(out[name], str) and None in owners.values() and re.fullmatch(r"[\d.eE_+\-*/() ]*[\d)] *(\*\*|\*|/) *[\d(][\d.eE_+\-*/() ]*", value):
+            raise CourseError(f"-p {text}: {value} is not worked out here: give the number itself, or {name}='\"{value}\"' for a text.")
         for nb, default in owners.items():
             if not _fits(out[name], default):
                 raise CourseError(f"-p {text}: {value} is {_kind(out[name])}, but in {nb} {name} is {_kind(default)} "
@@ -130,7 +137,7 @@ def _storable(parameters):
     "The parameters, if a report can hold them; a sentence for one that it can't."
     for name, value in parameters.items():
         try:
-            json.dumps(value, allow_nan=False)
+            json.dumps(value, allow_nan=False, sort_keys=True)  # as in a notebook's own file
         except (TypeError, ValueError) as e:
             raise CourseError(f"The parameter {name} can't be {value!r}: give numbers, words, True, False, None, "
                               "or lists, tuples and dicts of them, and make the rest of them in the notebook.") from e
@@ -208,10 +215,10 @@ class Result:
 
     def on_cell_start(self, cell, cell_index):
         "nbclient's hook: a cell, code or text, begins."
+        self.begun = time.monotonic()
         self.cell += "injected-parameters" not in (cell.metadata.get("tags") or [])
         if cell.cell_type == "markdown" and (headings := re.findall(r"^#+ (.+)", cell.source, re.M)):
             self.heading = headings[-1]
-        self.begun = time.monotonic()
 
     def on_cell_executed(self, cell, cell_index, execute_reply):
         "nbclient's hook: a code cell has ended."
@@ -580,7 +587,7 @@ def _files(folder, seen):
     "All files below a folder, in order, through links too, each folder once; not those that are hidden, or locks, or still arriving."
     if (real := os.path.realpath(folder)) not in seen:
         seen.add(real)
-        for entry in sorted(os.scandir(folder), key=lambda e: e.name) if os.path.isdir(folder) else []:
+        for entry in sorted(os.scandir(folder), key=lambda e: e.name) if os.path.isdir(folder) and os.access(folder, os.R_OK | os.X_OK) else []:
             if not entry.name.startswith((".", "__pycache__")) and not entry.name.endswith((".lock", ".part", ".part.new")):
                 yield from _files(entry.path, seen) if entry.is_dir() else [Path(entry.path)]
 
@@ -593,7 +600,7 @@ def _stat(path):
 
 def fingerprint(nb, parameters, around, beside):
     "What decides the outcome of one notebook; its outputs do not."
-    return _hash([(c.cell_type, c.source, c.metadata.get("tags")) for c in nb.cells], _kernel_name(nb), parameters, around, beside)
+    return _hash([(c.cell_type, c.source, c.metadata.get("tags")) for c in nb.cells], _kernel_name(nb), repr(sorted(parameters.items())), around, beside)
 
 
 def beside(nb,     # a notebook
@@ -621,7 +628,8 @@ def _named(tree, folder):
     "The files and folders that Python code names by a path relative to `folder`; not a folder that holds the notebook itself."
     for text in _texts(tree):
         words = [f"{word}{s}" for word in re.findall(r"[\w./-]+", text) for s in ("", ".py")]  # as in !cat data.csv; %run does without .py
-        for path in (text, *(word for word in words if os.path.isfile(folder / word))):
+        matched = glob.glob(text, root_dir=folder) if re.search(r"\*[\w.]*\.\w+$", text) else [str(Path(text).parent)] if glob.has_magic(text) else []
+        for path in (text, *matched, *(word for word in words if os.path.isfile(folder / word))):
             if not os.path.isabs(path) and os.path.exists(folder / path):
                 real = Path(os.path.realpath(folder / path))
                 if real not in (folder, *folder.parents):
@@ -977,7 +985,7 @@ def lessons():
 
 def _without(paths, patterns):
     "The notebooks whose paths, with their suffix or without, match none of the patterns."
-    kept = [p for p in paths if not any(pattern and (p.match(pattern) or p.with_suffix("").match(pattern)) for pattern in patterns)]
+    kept = [p for p in paths if not any(Path(pattern).parts and (p.match(pattern) or p.with_suffix("").match(pattern)) for pattern in patterns)]
     if not kept:
         raise CourseError(f"--skip leaves nothing to run: each of the {len(paths)} notebooks matches {' or '.join(patterns)}.")
     return kept

@@ -216,7 +216,7 @@ def _get(archive, ws, home):
     from pooch.hashes import hash_matches
 
     for folder in _folders(ws):
-        if os.path.isfile(path := folder / archive["file"]):  # False, not an error, in a folder that is closed to this user
+        if os.access(path := folder / archive["file"], os.R_OK) and path.is_file():  # False, not an error, where it is closed to this user
             if hash_matches(path, archive["hash"]):
                 return path
             print(f"{tidy(path)} has other bytes than the recorded ones (cut off, perhaps): it is fetched anew.")
@@ -397,7 +397,7 @@ def _check_one(name, ws):
 
     place = present(name, ws)
     archives = [(a, folder / a["file"]) for a in _source(name)["archives"] for folder in _folders(ws)]
-    if bad := [tidy(path) for a, path in archives if os.path.isfile(path) and not hash_matches(path, a["hash"])]:
+    if bad := [tidy(path) for a, path in archives if os.access(path, os.R_OK) and path.is_file() and not hash_matches(path, a["hash"])]:
         return bad[0], False, "has other bytes than the recorded ones: delete it and fetch again"
     if not place:
         came = sum(p.stat().st_size for _, path in archives if os.path.isfile(p := _part(path)))

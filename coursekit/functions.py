@@ -98,10 +98,12 @@ def _read_sample(sample) -> "pd.DataFrame": # of text
     import pandas as pd
 
     if isinstance(sample, pd.DataFrame):
+        if not sample.columns.is_unique:
+            raise CourseError(f"The sample has columns of one name ({', '.join(map(str, sample.columns))}): give each a name of its own.")
         _text(sample.iloc[:, 0], "ids of the sample")
         return sample.astype(str)
     try:
-        return pd.read_csv(sample, dtype=str, keep_default_na=False)
+        return pd.read_csv(sample, dtype=str, keep_default_na=False, index_col=False)
     except (OSError, ValueError) as e:
         raise CourseError(f"The sample submission can't be read ({e}): a CSV file of ids and columns, or a DataFrame, is expected.") from e
 

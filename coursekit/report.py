@@ -30,7 +30,11 @@ def read_notebook(path):
     import nbformat
 
     try:
-        nb = _completed(json.loads(Path(path).read_bytes()))
+        data = Path(path).read_bytes()
+    except OSError as e:
+        raise CourseError(f"{tidy(path)} can't be read ({e.strerror}): see who may read it.") from e
+    try:
+        nb = _completed(json.loads(data))
         return nbformat.from_dict(nbformat.reads(json.dumps(nb), as_version=4))  # of version 3, the nodes are others
     except (ValueError, TypeError, AttributeError, KeyError, RecursionError, nbformat.ValidationError) as e:
         raise CourseError(f"{tidy(path)} is not a notebook ({str(e).splitlines()[0][:80]}): "
@@ -227,9 +231,10 @@ def count_looks(runs,  # the runs folder, where `coursekit.ledger.look` notes th
     for file in sorted((runs / "looks").glob("*/*.json")):
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError):  # torn, or not ours
             note = json.loads(file.read_text())
-            row = counted.setdefault(file.parent.name, {"data": note["data"], "fingerprint": file.parent.name, "looks": 0, "in this run": 0})
+            row = counted.setdefault(file.parent.name, {"data": note["data"], "fingerprint": file.parent.name, "looks": 0, "in this run": 0, "notes": []})
             row["looks"] += 1
             row["in this run"] += note["when"] >= since
+            row["notes"].append([file.stem, note["when"] >= since])  # a runs folder that several reports saw is counted once
     return list(counted.values())
 
 # %% ../nbs/kit/07_report.ipynb #c34b245e
@@ -241,8 +246,9 @@ def read_report(path # a report.json, or the folder that holds one
         report = json.loads(file.read_text(encoding="utf-8"))
         plain = {"fingerprint": "", "kept_from": "", "executed": "", "reason": "", "heading": "", "peak_mb": 0, "figures": 0, "live": [], "slowest": [], "error": None}
         named = {n["name"]: {**plain, **n, "tables": [t for t in n["tables"] if _is_table(t)]}
-                 for n in report["notebooks"] if {"status", "seconds", "parameters"} <= set(n)}
-        return {"seconds": 0, "jobs": 1, "parameters": {}, "looks": [], **report, "notebooks": list(named.values()), "started": str(report["started"]),
+                 for n in report["notebooks"] if {"status", "seconds", "parameters"} <= set(n) and n["status"] in ORDER}
+        looks = [look for look in report.get("looks", []) if {"data", "fingerprint", "looks", "in this run", "notes"} <= set(look)]
+        return {"seconds": 0, "jobs": 1, "parameters": {}, **report, "looks": looks, "notebooks": list(named.values()), "started": str(report["started"]),
                 "machine": dict(report["machine"])}
     except (OSError, ValueError, KeyError, TypeError) as e:
         raise CourseError(f"{tidy(file)} is no report of a run ({type(e).__name__}): name the folder of one, such as report.") from e
@@ -552,6 +558,7 @@ ORDER = ("failed", "stopped", "running", "ending", "not run", "passed")  # as th
 def merge(parts, # the folders of reports
          ) -> tuple[dict, dict]: # one report, {name in its folder: executed notebook to copy there}
     "The reports of several runs as one; of a notebook that is in several, the one that ran last counts, by each machine's clock."
+    parts = {Path(p).resolve(): p for p in parts}.values()
     reports = {tidy(p): (Path(p).parent if Path(p).is_file() else Path(p), read_report(p)) for p in parts}
     rows = [{**n, "part": part, "last": None} for part, (_, r) in reports.items() for n in r["notebooks"]]
     ran = lambda n: (n["status"] in ("passed", "failed", "stopped"), n["kept_from"] or reports[n["part"]][1]["started"])
@@ -585,10 +592,9 @@ def _all_looks(reports):
     "The looks of several machines at each test part together."
     counted = {}
     for look in (look for r in reports for look in r["looks"]):
-        row = counted.setdefault(look["fingerprint"], {**look, "looks": 0, "in this run": 0})
-        for k in "looks", "in this run":
-            row[k] += look[k]
-    return list(counted.values())
+        row = counted.setdefault(look["fingerprint"], {**look, "notes": []})
+        row["notes"] = [*map(list, {name: new for name, new in sorted([*row["notes"], *look["notes"]])}.items())]
+    return [{**row, "looks": len(row["notes"]), "in this run": sum(new for _, new in row["notes"])} for row in counted.values()]
 
 
 def write_merged(report, # as from `merge`, with

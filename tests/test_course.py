@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -13,7 +14,7 @@ import psutil
 import pytest
 from conftest import ROOT, command, report
 
-from coursekit.course import Limits, _kind, _slots, beside, defaults, parse_parameters, run_notebooks
+from coursekit.course import Limits, _files, _kind, _slots, beside, defaults, parse_parameters, run_notebooks
 from coursekit.ledger import _beside, references
 from coursekit.report import agrees, machine, read_notebook
 from coursekit.workspace import CourseError, atomic_path, n_cores
@@ -73,13 +74,68 @@ def test_a_notebook_without_parameters_runs_as_it_is(make, tmp_path):
     assert not (tmp_path / "other").exists()
 
 
-@pytest.mark.parametrize("line", ["m = n * 2", "steps: int = [n, n]", "config['n'] = n", "m = [x for x in range(n)]"])
+@pytest.mark.parametrize("line", ["m = n * 2", "steps: int = [n, n]", "config['n'] = n", "m = [x for x in range(n)]", "import random; random.seed(n)", "if n > 1: many = True"])
 def test_what_the_parameters_cell_computes_from_a_parameter_is_not_left_as_it_was(make, tmp_path, line):
     path = make("a", "x = 1", parameters=f"n = 2\nconfig = {{}}\n{line}\nprint(n)")
     done = command("run", path, "-p", "n=5", "--out", tmp_path / "out")
-    assert done.returncode == 2 and f"The parameters cell of a computes {line.split(' = ')[0].split(':')[0]} from n" in done.stderr and not started(tmp_path)
+    assert done.returncode == 2 and "The parameters cell of a uses n in " in done.stderr and "move that line to a later cell" in done.stderr and not started(tmp_path)
     if "m =" in line:
         assert command("run", path, "-p", "n=5", "-p", "m=10", "--out", tmp_path / "out").returncode == 0  # what is given itself is no old value
+
+
+@pytest.mark.parametrize("line", ["f = lambda: n", "def f(): return n", "assert n > 0", "n", "display(n)", "n: int = n"])
+def test_what_the_parameters_cell_only_shows_or_reads_later_is_no_hindrance(make, tmp_path, line):
+    path = make("a", "assert n == 5", parameters=f"n = 2\n{line}")
+    done = command("run", path, "-p", "n=5", "--out", tmp_path / "out")
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("name", ["Python", "python3", "ipython", ["python"], 3])
+def test_python_is_python_however_a_notebook_spells_it(make, tmp_path, name):
+    path = make("a", "assert n == 5")
+    nb = json.loads(path.read_text())
+    nb["metadata"]["language_info"] = {"name": name}
+    path.write_text(json.dumps(nb))
+    assert command("run", path, "-p", "n=5", "--out", tmp_path / "out").returncode == 0
+    assert "there 3" in command("run", path, "-p", "n=five", "--out", tmp_path / "out").stderr
+
+
+@pytest.mark.parametrize("value", ["2**11", "1/3", "(1 + 2) * 3", "1e3*2"])
+def test_what_is_not_worked_out_is_refused_where_the_default_says_nothing(make, tmp_path, value):
+    path = make("a", "print(n)", parameters="n = 2**10")
+    done = command("run", path, "-p", f"n={value}", "--out", tmp_path / "out")
+    assert done.returncode == 2 and "is not worked out here: give the number itself" in done.stderr and not started(tmp_path)
+    for fine in "2048", "2/11/2026 or so", "a*b", "n1":
+        assert command("run", path, "-p", f"n={fine}", "--out", tmp_path / "out").returncode == 0, fine
+
+
+def test_parameters_that_are_alike_in_json_are_not_the_same(make, tmp_path):
+    path = make("a", "print(type(t), t)", parameters="t = None")
+    for value in "(1,2)", "[1,2]", "{1:2,3:4}", "{'1':2,'3':4}", "{1:2,3:4}":
+        done = command("run", path, "-p", f"t={value}", "--out", tmp_path / "out", "--changed")
+        assert done.returncode == 0 and "unchanged" not in done.stdout, (value, done.stderr)
+    assert "unchanged" in command("run", path, "-p", "t={1:2,3:4}", "--out", tmp_path / "out", "--changed").stdout
+    done = command("run", path, "-p", "t={1:2,'a':3}", "--out", tmp_path / "out")
+    assert done.returncode == 2 and done.stderr.startswith("coursekit: The parameter t can't be {1: 2, 'a': 3}")
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="only root can give up what it may read")
+def test_a_notebook_or_a_folder_that_is_closed_is_no_traceback():
+    with tempfile.TemporaryDirectory() as room:  # pytest's own folders are closed to others
+        os.chmod(room, 0o755)
+        path, data = Path(room) / "a.ipynb", Path(room) / "data"
+        (data / "closed").mkdir(parents=True)
+        for file in data / "open.txt", data / "closed" / "in.txt", path:
+            file.write_text("{}")
+        path.chmod(0), (data / "closed").chmod(0)
+        os.setresuid(65534, 65534, 0)
+        try:
+            with pytest.raises(CourseError, match="a.ipynb can't be read .Permission denied"):
+                read_notebook(path)
+            found = [f.name for f in _files(data, set())]
+        finally:
+            os.setresuid(0, 0, 0)
+        assert found == ["open.txt"]
 
 
 @pytest.mark.parametrize("language, source, names", [("R", "n <- 3 # a = b\nlr = 0.1\nif (n == 3) x", {"n", "lr", "a"}), ("bash", "n=3\nword='x'", {"n", "word"}), ("scala", "val n: Int = 3", {"n"})])
@@ -461,6 +517,8 @@ IMPORTS = {
     "a folder": ("from pathlib import Path\nlist(Path('data').glob('*'))", "data/x y.csv"),
     "a file beside the folder": ("open('../shared.csv')", "../shared.csv"),
     "a shell's file": ("%%bash\ncat table.csv | wc", "table.csv"),
+    "files by a pattern": ("import glob\nglob.glob('data/*.csv')", "data/x y.csv"), "new files by a pattern": ("from glob import glob\nglob('data/*.csv')", "data/new.csv"),
+    "files of any kind by a pattern": ("import glob\nglob.glob('data/*')", "data/more.txt"), "files beside it by a pattern": ("import glob\nglob.glob('*.csv')", "table.csv"),
 }
 
 
@@ -699,7 +757,7 @@ def test_looks_at_the_test_set_are_counted(make, tmp_path):
     for n in 1, 2:
         assert command("run", path, "--out", tmp_path / "out", **runs).returncode == 0
         time.sleep(1)
-    assert json.loads((tmp_path / "out" / "report.json").read_text())["looks"] == [{"data": "CIFAR-10 <b>", "fingerprint": "f", "looks": 2, "in this run": 1}]
+    assert json.loads((tmp_path / "out" / "report.json").read_text())["looks"][0].items() >= {"data": "CIFAR-10 <b>", "fingerprint": "f", "looks": 2, "in this run": 1}.items()
     assert "CIFAR-10 &lt;b&gt;" in (tmp_path / "out" / "index.html").read_text()
 
 

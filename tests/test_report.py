@@ -299,7 +299,7 @@ def part(folder, started, gpu, **notebooks):
             nbformat.write(nb, folder / f"{name}.ipynb")
         made.append(record(Result(name, Path(name), folder / f"{name}.ipynb", {"scale": "tiny"}, status=status, seconds=3.0, nb=nb, saved=float(ran), reason="E: x" * (status == "failed"))))
     facts = report_of(*made) | {"started": started, "machine": {**machine(), "GPU": gpu}, "parameters": {"scale": "tiny", "seed": len(gpu)},
-                                "looks": [{"data": "CIFAR-10", "fingerprint": "f", "looks": 2, "in this run": 1}], "judged": []}
+                                "looks": [{"data": "CIFAR-10", "fingerprint": "f", "looks": 2, "in this run": 1, "notes": [["shared", False], [started, True]]}], "judged": []}
     write_json(facts, folder)
     return folder
 
@@ -317,7 +317,7 @@ def test_reports_of_several_machines_become_one(tmp_path):
     got = json.loads((tmp_path / "all" / "report.json").read_text())
     assert [(n["name"], n["status"], n["part"]) for n in got["notebooks"]] == [("two", "failed", str(a)), ("one", "passed", str(a)), ("three", "passed", str(b))]
     assert [p["machine"]["GPU"] for p in got["parts"]] == ["none", "Tesla T4"] and got["machine"]["GPU"] == "none / Tesla T4"
-    assert got["parameters"] == {"scale": "tiny"} and got["looks"] == [{"data": "CIFAR-10", "fingerprint": "f", "looks": 4, "in this run": 2}]
+    assert got["parameters"] == {"scale": "tiny"} and [{k: v for k, v in look.items() if k != "notes"} for look in got["looks"]] == [{"data": "CIFAR-10", "fingerprint": "f", "looks": 3, "in this run": 2}]
     assert {p.name for p in (tmp_path / "all").iterdir() if p.name != ".lock"} == {"index.html", "report.json", *(f"{n}.ipynb{x}" for n in ("one", "two", "three") for x in ("", ".html"))}
     page = (tmp_path / "all" / "index.html").read_text()
     assert "2026-01-31 09:00, merged from 2 reports" in page and "<td>Tesla T4</td>" in page and f"<td>{b}</td>" in page
