@@ -500,7 +500,7 @@ def _mark(nb, place):
 
 def _more(result):
     "What is to be said of the cells that failed besides the one to blame."
-    cells = [str(cell) for cell, *_ in result.failures if cell != result.cell]
+    cells = [f"{cell} ({why[:80]})" for cell, _, _, why in result.failures if cell != result.cell]
     return f"; {len(cells)} more cell{'s' * (len(cells) > 1)} failed: {', '.join(cells)}" if cells and result.reason != STOPPED else ""
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from .images import cifar_files, dataset_folder, first_of_each, own_files, pet_files, read_images, stand_in, why_unread
+from .images import _visible, cifar_files, dataset_folder, first_of_each, own_files, pet_files, read_images, stand_in, why_unread
 from .workspace import CourseError, atomic_path, readable, shorten, tidy
 
 # %% ../nbs/kit/06_splits.ipynb #2b7425c1
@@ -185,6 +185,7 @@ def squares(splits,
            ) -> Splits:
     "The middle square of each image, (n, side, side, 3), scaled where they differ; `splits` itself where there is nothing to do."
     _check_size(side)
+    _check_splits(splits)
     shape = splits.images.shape
     if len(shape) == 4 and shape[1] == shape[2] and side in (None, shape[1]):
         return splits
@@ -194,6 +195,12 @@ def squares(splits,
         print(f"{splits.title}: the middle squares have sides of {sides[0]} to {sides[-1]} pixels and are all scaled to {sides[0]}; "
               "squares(splits, side=...) takes another.")
     return replace(splits, images=np.stack([_scaled(im, side or sides[0]) for im in cut]))
+
+
+def _check_splits(splits):
+    "Fail in words where the name of a folder, say, stands for its images."
+    if not hasattr(splits, "images"):
+        raise CourseError(f"The splits are {splits!r:.80}: what image_folder(folder, ws), or another loader, gives is expected.")
 
 
 def _scaled(square, side):
@@ -213,8 +220,8 @@ def image_folder(root,        # holds a folder per class, or train, valid and te
         raise CourseError(f"{tidy(root)} is no folder: give the folder that holds a folder per class.")
     table, classes, parts = own_files(root)
     if len(classes) < 2 or not table:
-        raise CourseError(f"{tidy(root)} holds {len(classes)} folders with {len(table)} files: two or more folders with "
-                          "images are expected, one per class.")
+        raise CourseError(f"{tidy(root)} holds {len(classes)} folders with {len(table)} files, and {len(_visible(root, 'is_file'))} files beside them: two or more "
+                          "folders with images are expected, one per class.")
     if parts:
         valid, test = _official(root, parts, valid, test)
     return make_splits(ws, readable(root.name), root, table, classes, size, valid, test)
@@ -284,6 +291,7 @@ def one_size(splits,
              squares_only=False, # True: equal images that are no squares are cut too
             ) -> Splits:
     "Images of one size, and features, as they are; of several sizes the middle squares, which is said."
+    _check_splits(splits)
     shapes = {im.shape for im in splits.images} if splits.images.dtype == object else {splits.images.shape[1:]}
     if len(shapes) == 1 and not squares_only:
         return splits

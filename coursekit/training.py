@@ -168,7 +168,10 @@ class Batches:
             with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
                 seed(_mix(self.seed, self.epoch, i))
                 for f in self.augment:
-                    xb, yb = f(xb, yb)
+                    out = f(xb, yb)
+                    if not (isinstance(out, tuple) and len(out) == 2):
+                        raise CourseError(f"The augmentation {getattr(f, '__name__', f)} returns a {type(out).__name__}: a function (xb, yb) -> (xb, yb) is expected, of a batch's images and labels.")
+                    xb, yb = out
         return (xb,) if self.labels is None else (xb, yb)
 
 
@@ -448,7 +451,7 @@ class ResumingLearner(Learner):
         self._made_with, self._unknown = {}, ()
         self._keeps = self._finished = self._has_no_weights = False
         super().__init__(dls, model, **kwargs)
-        self.precision = self._possible(self.precision)
+        self.precision, self.path = self._possible(self.precision), ws.runs
 
     def add_cb(self, cb):
         "fastai's; and note what a callback holds before it takes part in a fit."
@@ -486,13 +489,20 @@ class ResumingLearner(Learner):
         return xb if len(xb) > 1 else torch.cat([xb, xb])
 
     def to_fp16(self):
-        "fastai's name for precision='fp16'."
-        self.asked, self.precision = "fp16", self._possible("fp16")
-        return self
+        "fastai's name for precision='fp16', where that is no loss."
+        return self._to("fp16")
 
     def to_bf16(self):
-        "fastai's name for precision='bf16'."
-        self.asked, self.precision = "bf16", self._possible("bf16")
+        "fastai's name for precision='bf16', where that is no loss."
+        return self._to("bf16")
+
+    def _to(self, precision):
+        "Train in this precision; a CPU that it only makes slower keeps its own, which is said."
+        best = best_precision(self.dls.device)
+        if self.dls.device.type == "cpu" and precision != best:
+            print(f"{precision} is for GPUs and would make this CPU many times slower: it trains in {best}. precision={precision!r} insists.")
+            return self
+        self.asked, self.precision = precision, self._possible(precision)
         return self
 
     def to_fp32(self):
@@ -557,11 +567,20 @@ class ResumingLearner(Learner):
 
     # What fastai's notebooks ask of a learner
 
-    def get_preds(self, *args, dl=None, with_loss=False, act=None, **kwargs):
+    def load(self, file, **kwargs):
+        "Weights that `save` wrote."
+        try:
+            return super().load(file, **kwargs)
+        except FileNotFoundError as e:
+            raise CourseError(f"There is no {tidy(self.path / self.model_dir / file)}.pth: learn.save({str(file)!r}) writes it.") from e
+
+    def get_preds(self, ds_idx=1, dl=None, with_loss=False, act=None, **kwargs):
         "fastai's; where the loss does not say how scores become probabilities, it is by softmax."
+        if dl is None and ds_idx not in (0, 1):
+            raise CourseError(f"There is no part {ds_idx} here, only 0, to train on, and 1, to validate: final_test(learn, splits) of coursekit.baseline judges by the test part, once.")
         if with_loss and dl is not None and getattr(dl, "labels", self) is None:
             raise CourseError("The loss of new pictures is not known, as they have no labels: ask for predictions alone.")
-        return super().get_preds(*args, dl=dl, with_loss=with_loss, act=act or getattr(self.loss_func, "activation", CrossEntropy().activation), **kwargs)
+        return super().get_preds(ds_idx, dl=dl, with_loss=with_loss, act=act or getattr(self.loss_func, "activation", CrossEntropy().activation), **kwargs)
 
     def predict(self, item, with_input=False):
         "(name of the class, its number, probabilities) of one new picture: a path, an image of Pillow's or an array (h, w, 3)."
@@ -575,7 +594,7 @@ class ResumingLearner(Learner):
         "Predictions averaged over `n` augmented views of each image, and with its own: `beta` is the share of that (test-time augmentation)."
         augment, valid, dl = getattr(self.dls.train, "augment", ()), self.dls.valid, self.dls[ds_idx].new(shuffle=False) if dl is None else dl
         if not augment:
-            raise CourseError("Test-time augmentation needs what the training augments by, and there is nothing: give learner(..., augment=[flip]) or the like.")
+            raise CourseError("Test-time augmentation needs what the training augments by, and there is nothing: make the learner with augment=[flip], say, from coursekit.training.")
         if not torch.equal(valid.augmented(augment, 0).one_batch()[1], valid.one_batch()[1]):
             raise CourseError("One of the augmentations changes labels, as mixup does, so that its views show something else: predict with get_preds.")
         with self.no_bar():
@@ -617,6 +636,8 @@ class ResumingLearner(Learner):
             if "more than 1 value per channel" not in str(e):
                 raise
             raise CourseError(f"A batch norm can't go by one image, and the batches have bs={self.dls.train.bs}: take two images or more.") from e
+        finally:
+            self.path = self.ws.runs  # where save and load look; the fit's own folder is the fit's
         if full:  # out here, where the traceback does not hold the batch any more
             self._end_cleanup()
             raise CourseError(self._too_large())
