@@ -169,7 +169,7 @@ class Batches:
                 seed(_mix(self.seed, self.epoch, i))
                 for f in self.augment:
                     out = f(xb, yb)
-                    if not (isinstance(out, tuple) and len(out) == 2):
+                    if not (isinstance(out, (tuple, list)) and len(out) == 2):
                         raise CourseError(f"The augmentation {getattr(f, '__name__', f)} returns a {type(out).__name__}: a function (xb, yb) -> (xb, yb) is expected, of a batch's images and labels.")
                     xb, yb = out
         return (xb,) if self.labels is None else (xb, yb)
