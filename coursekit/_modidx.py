@@ -543,6 +543,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                       'coursekit/training.py'),
                                     'coursekit.training.ResumingLearner._probe': ( 'kit/training.html#resuminglearner._probe',
                                                                                    'coursekit/training.py'),
+                                    'coursekit.training.ResumingLearner._reads': ( 'kit/training.html#resuminglearner._reads',
+                                                                                   'coursekit/training.py'),
                                     'coursekit.training.ResumingLearner._restore': ( 'kit/training.html#resuminglearner._restore',
                                                                                      'coursekit/training.py'),
                                     'coursekit.training.ResumingLearner._sample': ( 'kit/training.html#resuminglearner._sample',

@@ -709,6 +709,8 @@ class ResumingLearner(Learner):
         self._unknown = what.unknown
         if what.unknown:
             warnings.warn(f"This fit trains anew, whatever was kept: {what.unknown[0]} can't be described, so that nobody can tell whether it is the same.", stacklevel=2)
+        self._loss = self.loss_func  # MixUp puts another in its place for a while
+        self._held, self._moved = self._reads(), False
         self.place = _place(what.key, probe, self.ws)
         self.path = self.place.kept  # SaveModelCallback writes there
         self._written = self._began = time.monotonic()
@@ -832,11 +834,21 @@ class ResumingLearner(Learner):
         return self._spent + (0. if self._finished else time.monotonic() - self._began)
 
     def _write(self, epoch, batch):
-        "Keep a checkpoint."
+        "Keep a checkpoint, unless it could not be gone on from."
         began = time.monotonic()
+        if not self._moved and self._reads() != self._held:
+            warnings.warn("The loss, or an augmentation, changes while it trains, and checkpoints don't have that: none is kept of this fit, and after a kill it begins anew.", stacklevel=2)
+            self._moved = True
+        if self._moved:
+            self._written = began
+            return
         self.place.write(self._state(epoch, batch))
         self._written = time.monotonic()
         self._cost = self._written - began
+
+    def _reads(self):
+        "What the loss and the augmentations read, as it is now."
+        return describe(loss=self._loss, batches=self.dls.train.decides)
 
     def _too_large(self):
         "The sentence for a GPU that is full, with a batch size that was tried and fits."

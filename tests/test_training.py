@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 from collections import defaultdict
 from dataclasses import replace
 from functools import partial, wraps
@@ -760,6 +761,62 @@ def test_what_a_metric_notes_does_not_stop_an_interrupted_fit_from_going_on(note
     interrupt(learn, 8, 3, 0.05)
     quiet(learn, 3, 0.05)
     assert "it goes on from there" in capsys.readouterr().out and learn.recorder.values == whole.recorder.values
+
+
+class Warming(nn.Module):
+    "Counts its calls, and is the stricter for them."
+    def __init__(self):
+        super().__init__()
+        self.n = 0
+
+    def forward(self, preds, y):
+        self.n += torch.is_grad_enabled()
+        return torch.nn.functional.cross_entropy(preds, y) * (1 + self.n / 10)
+
+
+class Drifting:
+    "An augmentation with random numbers of its own."
+    def __init__(self):
+        self.rng = np.random.default_rng(0)
+
+    def __call__(self, xb, yb):
+        return xb * float(self.rng.uniform(0.5, 1.5)), yb
+
+
+SCHEDULE = {"step": 0}
+
+
+def scheduled(preds, y):
+    SCHEDULE["step"] = SCHEDULE["step"] + torch.is_grad_enabled()
+    return torch.nn.functional.cross_entropy(preds, y) * (1 + SCHEDULE["step"] / 10)
+
+
+@pytest.mark.parametrize("make", [lambda: {"loss_func": Warming()}, lambda: {"augment": [Drifting()]}, lambda: SCHEDULE.update(step=0) or {"loss_func": scheduled}])
+def test_what_changes_while_it_trains_is_never_gone_on_from(make, place, capsys):
+    fit = lambda: learner(made(), net(), place, bs=32, **make())
+    with pytest.warns(UserWarning, match="changes while it trains, and checkpoints don't have that") as said:
+        whole = quiet(fit(), 3, 0.05)
+    assert len([w for w in said if "changes while" in str(w.message)]) == 1
+    whole.place.forget()
+    learn = fit()
+    with pytest.warns(UserWarning, match="changes while it trains"):
+        interrupt(learn, 8, 3, 0.05)
+    assert not list(learn.place.local.glob("*.pt")), "nothing was kept that would be wrong"
+    with pytest.warns(UserWarning, match="changes while it trains"):
+        again = quiet(fit(), 3, 0.05)  # as after a kill
+    assert "goes on" not in capsys.readouterr().out and again.recorder.values == whole.recorder.values
+    quiet(fit(), 3, 0.05)
+    assert "finished before" in capsys.readouterr().out
+
+
+def test_mixup_of_fastai_keeps_its_checkpoints(place, capsys):
+    s = made()
+    learn = learner(s, net(), place, bs=32, cbs=MixUp(0.4))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        interrupt(learn, 8, 3, 0.05)
+    quiet(learner(s, net(), place, bs=32, cbs=MixUp(0.4)), 3, 0.05)
+    assert "it goes on from there" in capsys.readouterr().out
 
 
 def test_a_loss_that_counts_is_said_and_never_taken_for_the_same(place, capsys):
