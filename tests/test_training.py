@@ -183,10 +183,11 @@ def no_gradient(grad):
 @pytest.mark.parametrize("where", ["forwards", "backwards"])
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
 @pytest.mark.parametrize("asked", ["as an argument", "as fastai has it"])
-def test_a_precision_that_this_machine_cannot_do_is_said_and_full_precision_used(where, precision, asked, place, capsys):
+def test_a_precision_that_this_machine_cannot_do_is_said_and_full_precision_used(where, precision, asked, place, capsys, monkeypatch):
     model = nn.Sequential(nn.Flatten(), NoHalf(where))
     learn = learner(made(), model, place, bs=32, **({"precision": precision} if asked == "as an argument" else {}))
     if asked != "as an argument":
+        monkeypatch.setattr(training, "best_precision", lambda device: precision)
         learn = getattr(learn, f"to_{precision}")()
     said = capsys.readouterr().out
     assert f"can't train this model in {precision} (" in said and said.endswith("it trains in fp32.\n") and learn.precision == "fp32"
