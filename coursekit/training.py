@@ -705,7 +705,7 @@ class ResumingLearner(Learner):
     def _find(self):
         "Take the folder of this fit; the state that it has kept, or None."
         self._start = _plain(self.model.state_dict()), _optimizer_state(self.opt)
-        probe, what = self._probe(), self._what()
+        probe, what = self._probe(), self._identity()
         self._unknown = what.unknown
         if what.unknown:
             warnings.warn(f"This fit trains anew, whatever was kept: {what.unknown[0]} can't be described, so that nobody can tell whether it is the same.", stacklevel=2)
@@ -755,7 +755,7 @@ class ResumingLearner(Learner):
         "Callbacks other than those that are kept below by name."
         return [cb for cb in self.cbs if type(cb).__name__ not in ("TrainEvalCallback", "Recorder", "ProgressCallback", "ParamScheduler", "CastToTensor")]
 
-    def _what(self):
+    def _identity(self):
         "What decides the outcome of this fit."
         schedules = {name: [_plain(f(k / 64)) for k in range(65)] for cb in self.cbs if isinstance(cb, ParamScheduler) for name, f in cb.scheds.items()}
         at_first = [self._at_first(x) for x in [*self._stateful(), *self.metrics]]

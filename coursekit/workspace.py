@@ -18,7 +18,6 @@ import platform
 import random
 import re
 import shutil
-import sys
 import tempfile
 import threading
 import time
