@@ -2,9 +2,9 @@
 
 # %% auto #0
 __all__ = ['STEPS', 'LEFTOVERS', 'PARTS', 'PLAIN', 'CIFAR10', 'BATCHES', 'PETS', 'COATS', 'STAND_INS', 'decode', 'why_unread',
-           'read_images', 'files_below', 'spaced', 'class_files', 'part_of', 'own_files', 'cifar_files', 'pet_files',
-           'first_of_each', 'draw_digits', 'draw_pet', 'draw_pets', 'dataset_folder', 'stand_in', 'new_images',
-           'as_list']
+           'read_images', 'shrink', 'files_below', 'spaced', 'class_files', 'part_of', 'own_files', 'cifar_files',
+           'pet_files', 'first_of_each', 'draw_digits', 'draw_pet', 'draw_pets', 'dataset_folder', 'stand_in',
+           'new_images', 'as_list']
 
 # %% ../nbs/kit/05_images.ipynb #1f328b2b
 import colorsys
@@ -195,6 +195,29 @@ def read_images(root,  # the folder of the dataset
         (part / "pixels").write_bytes(pixels)
         np.savez(part / "about.npz", shapes=shapes, hash=hashlib.sha256(pixels).hexdigest())
     return _load(folder)
+
+# %% ../nbs/kit/05_images.ipynb #fc59a4a0
+def shrink(images, # uint8 images of shape (h, w, 3), which may differ in size
+           side,   # pixels
+          ) -> "torch.Tensor": # float32, shape (n, 3, side, side), in [0, 1]
+    "The middle square of each image at another resolution."
+    import torch
+    import torch.nn.functional as F
+
+    if not len(images) or any(im.ndim != 3 or im.shape[2] != 3 or im.dtype != np.uint8 for im in images[:1]):
+        what = f"{images[0].dtype} of shape {images[0].shape}" if len(images) else "none"
+        raise CourseError(f"The images are {what}: uint8 images of shape (h, w, 3) are expected, such as those of `Splits`.")
+
+    def one(x):
+        "Images of one size, (n, h, w, 3)."
+        h, w = x.shape[1:3]
+        top, left, s = (h - min(h, w)) // 2, (w - min(h, w)) // 2, min(h, w)
+        x = torch.from_numpy(np.array(x[:, top:top + s, left:left + s])).permute(0, 3, 1, 2).float() / 255
+        return x if s == side else F.interpolate(x, (side, side), mode="area" if s > side else "bilinear")
+
+    if isinstance(images, np.ndarray) and images.dtype != object:
+        return torch.cat([one(images[i:i + 2000]) for i in range(0, len(images), 2000)])
+    return torch.cat([one(im[None]) for im in images])
 
 # %% ../nbs/kit/05_images.ipynb #ce42f532
 LEFTOVERS = {"thumbs.db", "ehthumbs.db", "ehthumbs_vista.db", "desktop.ini", "picasa.ini", "icon\r",  # what systems leave among pictures
