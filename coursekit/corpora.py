@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from .fetch import fetch, present
+from .splits import Data
 from .workspace import CourseError, tidy
 
 # %% ../nbs/kit/09_corpora.ipynb #e17076bb
@@ -111,9 +112,10 @@ def read_text(path,
 UNKNOWN = "\ufffd"  # stands for every character that the training part does not have
 
 
-@dataclass(frozen=True)
-class Text:
+@dataclass(frozen=True, repr=False)  # the base has it
+class Text(Data):
     "A text as numbers, cut in order into training, validation and test parts; made by `shakespeare`, `text_file` and so on."
+    unit = "characters"
     name: str
     chars: list        # the characters by number; the first is `UNKNOWN`
     train: np.ndarray  # int64, the number of each character
@@ -124,21 +126,9 @@ class Text:
     whole: int = 0     # how many characters the whole text has
 
     @property
-    def title(self):
-        "The name, which says so where this is a stand-in or a part."
-        if self.stand_in:
-            return f"stand-in for {self.name} ({self.stand_in})"
-        return f"{self.name} ({self.n:,} of {self.whole:,} characters)" if self.is_part else self.name
-
-    @property
-    def n(self):
-        "How many characters there are."
-        return len(self.train) + len(self.valid) + len(self.test)
-
-    @property
-    def is_part(self):
-        "Whether the whole text has more."
-        return self.n != self.whole
+    def about(self):
+        "How many characters there are to choose from."
+        return f"{len(self.chars) - 1} different characters"
 
     @cached_property
     def number(self):
@@ -152,10 +142,6 @@ class Text:
     def decode(self, ids) -> str:
         "Numbers to characters."
         return "".join(self.chars[i] for i in ids)
-
-    def __repr__(self):
-        parts = ", ".join(f"{len(getattr(self, p)):,} {p}" for p in ("train", "valid", "test"))
-        return f"{self.title}: {len(self.chars) - 1} different characters; {parts}; {self.fingerprint}"
 
 # %% ../nbs/kit/09_corpora.ipynb #ab0f7bad
 def split_text(name, string,
