@@ -20,7 +20,7 @@ from torch import nn
 from torchvision import transforms
 from torchvision.models import ResNet18_Weights, resnet18
 
-from coursekit.data import pets, squares
+from coursekit.splits import pets, squares
 from coursekit.finetune import cached_features, folds, pretrained, train_head
 from coursekit.fetch import fetch
 from coursekit.training import CrossEntropy, optimiser

@@ -13,8 +13,9 @@ from torch import nn
 from torchvision.models import SwinTransformer, get_model
 
 from coursekit import finetune
-from coursekit.baseline import dumb_baselines, final_test, vgg
-from coursekit.data import pets, squares
+from coursekit.baseline import dumb_baselines, vgg
+from coursekit.evaluate import final_test
+from coursekit.splits import pets, squares
 from coursekit.finetune import (Head, Pretrained, body, cached_features, check_side, compare, finetuned, folds, fraction, grad_cam, map_sizes, name_it, pretrained,
                                 random_view, stage_parameters, stages, train_head, with_head)
 from coursekit.splits import Splits, _say_squares
