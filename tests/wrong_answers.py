@@ -7,8 +7,10 @@ from torchvision.models import get_model
 from torchvision.transforms.functional import rotate
 
 from coursekit import finetune
-from coursekit.ablate import changes
-from coursekit.data import cifar10, interval, near_duplicates, parts_of, pets, squares
+from coursekit.runs import changes
+from coursekit.data import near_duplicates, parts_of
+from coursekit.splits import cifar10, pets, squares
+from coursekit.stats import interval
 from coursekit.fetch import catalogue
 from coursekit.finetune import folds
 from coursekit.functions import mlp
