@@ -8,7 +8,7 @@ import numpy as np
 
 from .fetch import for_task, tasks
 from .images import shrink
-from .stats import interval
+from .stats import wilson_interval
 from .workspace import CourseError
 
 # %% ../nbs/kit/22_widgets.ipynb #62a76912
@@ -64,7 +64,7 @@ def resolution_score(answers # [(size, label, answer)]
     df = pd.DataFrame(answers, columns=["pixels", "label", "answer"])
     table = (df.label == df.answer).groupby(df.pixels).agg(pictures="size", right="sum").reset_index()
     table["accuracy"] = table.right / table.pictures
-    table["95 % interval"] = [f"{lo:.0%} to {hi:.0%}" for lo, hi in map(interval, table.right, table.pictures)]
+    table["95 % interval"] = [f"{lo:.0%} to {hi:.0%}" for lo, hi in map(wilson_interval, table.right, table.pictures)]
     return table
 
 

@@ -7,12 +7,12 @@ import pandas as pd
 import pytest
 import torch
 
-from coursekit.baseline import dumb_baselines, train_baseline, vgg
-from coursekit.evaluate import final_test, reliability
-from coursekit.plots import history, most_confident_mistakes
+from coursekit.baseline import simple_baselines, train_baseline, vgg
+from coursekit.evaluate import evaluate_test, calibration_curve
+from coursekit.plots import history, plot_top_losses
 from coursekit.splits import cifar10
 from coursekit.functions import fit_function, mlp, write_submission
-from coursekit.ledger import ledger, look, looks, references, results, write_record
+from coursekit.ledger import ledger, log_test_eval, count_test_evals, references, results, write_record
 from coursekit.workspace import CourseError
 
 
@@ -27,7 +27,7 @@ def test_vgg_is_the_network_of_the_brief():
 
 
 def test_dumb_baselines_are_above_chance_and_the_majority_is_not(ws):
-    table = dumb_baselines(cifar10(ws)).set_index("model").accuracy
+    table = simple_baselines(cifar10(ws)).set_index("model").accuracy
     assert table["majority class"] == pytest.approx(0.1, abs=0.02) and table["5 nearest neighbours"] > 0.5 and len(table) == 4
 
 
@@ -38,7 +38,7 @@ def test_the_test_part_is_counted_and_judged_in_the_learners_own_normalisation(w
         x = torch.as_tensor(splits.images[splits.test]).permute(0, 3, 1, 2) / 255
         dl = learn.dls.train
         right = (learn.model.eval()((x - dl.mean.cpu()) / dl.std.cpu()).argmax(1).numpy() == splits.labels[splits.test]).mean()
-    first, second = final_test(learn, splits), final_test(learn, splits)
+    first, second = evaluate_test(learn, splits), evaluate_test(learn, splits)
     assert first["accuracy"] == pytest.approx(right) and first["low"] < right < first["high"] and second["looks"] == first["looks"] + 1
     assert "1 epochs" in recipe and history(learn).epoch.tolist() == [1]
 
@@ -48,7 +48,7 @@ def test_mistakes_are_the_surest_wrong_ones(ws):
     preds = np.full((len(splits.valid), 10), 0.01)
     preds[np.arange(len(preds)), splits.labels[splits.valid]] = 0.9
     preds[3, (splits.labels[splits.valid[3]] + 1) % 10] = 0.95
-    figure = most_confident_mistakes(splits, preds)
+    figure = plot_top_losses(splits, preds)
     assert "95%" in figure.axes[0].get_title() and not figure.axes[1].get_title() and (figure.axes[0].images[0].get_array() == splits.images[splits.valid[3]]).all()
 
 
@@ -57,7 +57,7 @@ def test_a_class_may_have_any_name(name, ws):
     splits = replace(cifar10(ws), name=name, classes=[name] * 10)
     preds = np.full((len(splits.valid), 10), 0.01)
     preds[:, 0] = 0.95
-    figure = most_confident_mistakes(splits, preds)
+    figure = plot_top_losses(splits, preds)
     figure.canvas.draw()
     texts = [figure.axes[0].title, figure._suptitle]
     assert texts[0].get_text() == f"{name} 95%\n(is {name})" and name in texts[1].get_text() and not any(t.get_parse_math() for t in texts), "drawn as it is"
@@ -68,10 +68,10 @@ def test_reliability_of_an_honest_and_a_boastful_model():
     p = rng.uniform(0.5, 1, 20_000)
     targets = (rng.random(20_000) > p).astype(int)  # class 0 with probability p
     honest, boastful = np.stack([p, 1 - p], 1), np.tile([0.99, 0.01], (20_000, 1))
-    assert reliability(honest, targets)[1] < 0.02
-    assert reliability(boastful, targets)[1] == pytest.approx(0.99 - (targets == 0).mean())
+    assert calibration_curve(honest, targets)[1] < 0.02
+    assert calibration_curve(boastful, targets)[1] == pytest.approx(0.99 - (targets == 0).mean())
     with pytest.raises(CourseError, match="2 predictions and 3 labels"):
-        reliability(honest[:2], targets[:3])
+        calibration_curve(honest[:2], targets[:3])
 
 
 # The ledger
@@ -135,7 +135,7 @@ def test_ledger_mistakes_are_sentences(ws):
 
 def test_looks_are_counted_by_data(ws):
     a, b = cifar10(ws), cifar10(ws, per_class=5)
-    assert [look(ws, a, "x"), look(ws, a, "y"), look(ws, b, "z"), looks(ws, a)] == [1, 2, 1, 2]
+    assert [log_test_eval(ws, a, "x"), log_test_eval(ws, a, "y"), log_test_eval(ws, b, "z"), count_test_evals(ws, a)] == [1, 2, 1, 2]
 
 
 # Functions

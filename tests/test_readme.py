@@ -8,7 +8,7 @@ from PIL import Image
 from torchvision.models import resnet18
 
 from coursekit import finetune
-from coursekit.finetune import Pretrained
+from coursekit.pretrained import Pretrained
 
 SNIPPET = re.search(r"^%pip .*?\n\n(from coursekit.*?)^```", (ROOT / "README.md").read_text(), re.M | re.S)[1]
 
