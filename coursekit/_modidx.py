@@ -258,6 +258,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                          'coursekit/finetune.py'),
                                     'coursekit.finetune.Head': ('finetune.html#head', 'coursekit/finetune.py'),
                                     'coursekit.finetune.Head.forward': ('finetune.html#head.forward', 'coursekit/finetune.py'),
+                                    'coursekit.finetune._answers': ('finetune.html#_answers', 'coursekit/finetune.py'),
                                     'coursekit.finetune.compare_runs': ('finetune.html#compare_runs', 'coursekit/finetune.py'),
                                     'coursekit.finetune.finetuned': ('finetune.html#finetuned', 'coursekit/finetune.py'),
                                     'coursekit.finetune.folds': ('finetune.html#folds', 'coursekit/finetune.py'),
