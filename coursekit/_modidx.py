@@ -280,6 +280,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                     'coursekit.finetune.LinearProbe': ('finetune.html#linearprobe', 'coursekit/finetune.py'),
                                     'coursekit.finetune.LinearProbe.forward': ( 'finetune.html#linearprobe.forward',
                                                                                 'coursekit/finetune.py'),
+                                    'coursekit.finetune._answers': ('finetune.html#_answers', 'coursekit/finetune.py'),
                                     'coursekit.finetune.finetune_learner': ('finetune.html#finetune_learner', 'coursekit/finetune.py'),
                                     'coursekit.finetune.folds': ('finetune.html#folds', 'coursekit/finetune.py'),
                                     'coursekit.finetune.fraction': ('finetune.html#fraction', 'coursekit/finetune.py'),

@@ -16,8 +16,8 @@ from torch import nn
 from torchvision.ops import StochasticDepth
 
 from .features import cached_features
-from .stats import ci_half_width
-from .pretrained import Pretrained, backbone, check_side, map_sizes, pretrained, splitter, layer_groups, with_head
+from .images import decode
+from .pretrained import Pretrained, backbone, check_side, layer_groups, map_sizes, pretrained, splitter, with_head
 from .splits import Splits, middle_square, one_size
 from .learner import learner, optimizer
 from .loaders import ArrayLoader
@@ -186,26 +186,28 @@ def show_prediction(file,     # a path, or an open binary file
             side,     # pixels of the square
            ) -> "plt.Figure":
     "The middle square of a picture, and the model's five best answers."
-    import matplotlib.pyplot as plt
     from PIL import Image
 
-    from coursekit.images import decode
-
     try:
-        image = decode(file, side)
+        image = middle_square(decode(file, side))
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as e:  # as Pillow says that a file is no image, or far too large
         raise CourseError(f"{getattr(file, 'name', file)} can't be read as an image ({e}): a JPEG or PNG file is expected.") from e
-    image = middle_square(image)
     device = next(model.parameters()).device
     xb, _ = ArrayLoader(image[None], [0], classes, 1, pre.mean, pre.std, device=device).sample_batch(1)
     with torch.no_grad():
         best = model.eval()(xb)[0].softmax(0).topk(min(5, len(classes)))
+    return _answers(image, best.values.tolist(), [classes[k].replace("_", " ") for k in best.indices])
+
+
+def _answers(image, probabilities, names) -> "plt.Figure":
+    "A picture, and a bar for each answer."
+    import matplotlib.pyplot as plt
+
     fig, (left, right) = plt.subplots(1, 2, figsize=(7, 2.6), layout="constrained")
     left.imshow(image)
     left.axis("off")
-    at = range(len(best.indices))
-    right.barh(at, best.values.tolist(), color="#0072B2")
-    right.set_yticks(at, [classes[k].replace("_", " ") for k in best.indices], parse_math=False)  # a name may hold a $
+    right.barh(range(len(names)), probabilities, color="#0072B2")
+    right.set_yticks(range(len(names)), names, parse_math=False)  # a name may hold a $
     right.invert_yaxis()
     right.set(xlim=(0, 1), xlabel="probability")
     plt.close(fig)
