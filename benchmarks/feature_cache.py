@@ -20,11 +20,13 @@ from torch import nn
 from torchvision import transforms
 from torchvision.models import ResNet18_Weights, resnet18
 
-from coursekit.data import pets, squares
+from coursekit.datasets import pets
+from coursekit.splits import squares
 from coursekit.finetune import cached_features, folds, pretrained, train_head
 from coursekit.fetch import fetch
 from coursekit.training import CrossEntropy, optimiser
-from coursekit.workspace import cpu_name, gpu_name, n_cores, setup
+from coursekit.machine import cpu_name, gpu_name, n_cores
+from coursekit.workspace import setup
 
 SIDE, EPOCHS, BS = 128, 5, 64
 CONFIGURATIONS = {  # optimizer, its arguments, highest rate of one cycle, label smoothing

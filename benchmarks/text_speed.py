@@ -21,7 +21,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from coursekit.text import CharModel, Streams, generate, python_source, text_learner
-from coursekit.workspace import cpu_name, gpu_name, setup
+from coursekit.machine import cpu_name, gpu_name
+from coursekit.workspace import setup
 
 BS, SEQ, N_HIDDEN, N_LAYERS = 32, 64, 128, 2
 N_TRAIN, N_WRITTEN = 40 * BS * SEQ + 1, 500

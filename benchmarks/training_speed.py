@@ -26,9 +26,10 @@ from torchvision import transforms
 from torchvision.datasets import ImageFolder
 
 from coursekit.baseline import vgg
-from coursekit.data import cifar10
+from coursekit.datasets import cifar10
 from coursekit.training import flip, learner, optimiser, shift
-from coursekit.workspace import cpu_name, find_folder, gpu_name, n_cores, setup
+from coursekit.machine import cpu_name, gpu_name, n_cores
+from coursekit.workspace import find_folder, setup
 
 BS, PER_CLASS = 64, 500
 

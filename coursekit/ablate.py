@@ -18,7 +18,7 @@ from .data import interval
 from .images import spaced
 from .ledger import half_width, ledger
 from .training import Batches, ResumingLearner, affine, colour, count_flops, cutout, flip, grid, learner, mixup, optimiser, record, shift
-from .workspace import CourseError
+from .files import CourseError
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # fastai's imports warn of what newer torch and pandas will drop

@@ -7,7 +7,7 @@ __all__ = ['dumb_baselines', 'vgg', 'train_baseline', 'history', 'most_confident
 import numpy as np
 
 from .splits import one_size
-from .workspace import CourseError
+from .files import CourseError
 
 # %% ../nbs/02_baseline.ipynb #307b6dc0
 def dumb_baselines(splits, most=5000) -> "pd.DataFrame": # model, accuracy, seconds

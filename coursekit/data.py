@@ -12,9 +12,10 @@ import textwrap
 import numpy as np
 
 from .fetch import for_task, tasks
-from .images import decode, files_below, shrink, spaced
-from .splits import Splits, cifar10, image_folder, image_table, make_split, pets, squares
-from .workspace import CourseError, tidy
+from .files import CourseError, files_below, tidy
+from .images import decode, shrink, spaced
+from .datasets import cifar10, pets
+from .splits import Splits, image_folder, image_table, make_split, squares
 
 _all_ = ["Splits", "shrink", "cifar10", "image_folder", "image_table", "make_split", "pets", "squares"]
 

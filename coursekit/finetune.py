@@ -24,12 +24,11 @@ import torch
 from torch import nn
 from torchvision.ops import StochasticDepth
 
-from .data import Splits
+from .splits import Splits, middle_square, one_size
 from .describe import describe
 from .ledger import half_width
-from .splits import middle_square, one_size
 from .training import PRECISIONS, Batches, ResumingLearner, best_precision, learner, optimiser
-from .workspace import CourseError, atomic_path, tidy
+from .files import CourseError, atomic_path, tidy
 
 from fastai.callback.core import Callback  # after coursekit.training, which keeps fastai's imports quiet
 from fastai.callback.training import BnFreeze

@@ -14,7 +14,8 @@ import uuid
 from importlib.resources import files
 from pathlib import Path
 
-from .workspace import CourseError, _version, atomic_path, cpu_name, gpu_name, n_cores
+from .files import CourseError, atomic_path
+from .machine import _version, cpu_name, gpu_name, n_cores
 
 # %% ../nbs/kit/02_ledger.ipynb #7e2bf38c
 NEEDED = "name", "config", "seed", "recipe", "scale", "data", "final"  # without these a file is no record

@@ -24,7 +24,7 @@ from torch import nn
 
 from .fetch import fetch, present
 from .training import CrossEntropy, Loaders, ResumingLearner, optimiser
-from .workspace import CourseError, tidy
+from .files import CourseError, tidy
 
 from fastai.callback.core import Callback  # after coursekit.training, which keeps fastai's imports quiet
 from fastai.callback.training import GradientClip

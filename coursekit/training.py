@@ -31,7 +31,8 @@ from .describe import describe
 from .images import as_list, new_images
 from .ledger import machine
 from .splits import one_size
-from .workspace import CourseError, atomic_path, cpu_name, gpu_name, has_amx, in_words, tidy
+from .files import CourseError, atomic_path, in_words, tidy
+from .machine import cpu_name, gpu_name, has_amx
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # fastai's imports warn of what newer torch and pandas will drop

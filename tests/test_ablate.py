@@ -23,12 +23,13 @@ from torch import nn
 from coursekit.ablate import (MoreChannels, Residual, TrainAccuracy, ablate, augmentations, changes, compare, curves, dots, draw, gaps, kept, network, norm_layer, schedule, sizes,
                               look_once, train_variant, verdict)
 from coursekit.baseline import vgg
-from coursekit.course import read_notebook
+from coursekit.report import read_notebook
 from coursekit.data import interval
 from coursekit.images import spaced
 from coursekit.ledger import ledger, looks, references
 from coursekit.training import ResumingLearner, affine, colour, flip, learner, optimiser, turn
-from coursekit.workspace import CourseError, setup
+from coursekit.files import CourseError
+from coursekit.workspace import setup
 
 FIRST = "norm act pool drop"
 SMALL = {"widths": [8, 16], "n_hidden": 16}

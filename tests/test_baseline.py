@@ -8,10 +8,10 @@ import pytest
 import torch
 
 from coursekit.baseline import dumb_baselines, final_test, history, most_confident_mistakes, reliability, train_baseline, vgg
-from coursekit.data import cifar10
+from coursekit.datasets import cifar10
 from coursekit.functions import fit_function, mlp, write_submission
 from coursekit.ledger import ledger, look, looks, references, results, write_record
-from coursekit.workspace import CourseError
+from coursekit.files import CourseError
 
 
 def test_vgg_is_the_network_of_the_brief():

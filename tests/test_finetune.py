@@ -14,12 +14,14 @@ from torchvision.models import SwinTransformer, get_model
 
 from coursekit import finetune
 from coursekit.baseline import dumb_baselines, final_test, vgg
-from coursekit.data import pets, squares
+from coursekit.datasets import pets
+from coursekit.splits import squares
 from coursekit.finetune import (Head, Pretrained, body, cached_features, check_side, compare, finetuned, folds, fraction, grad_cam, map_sizes, name_it, pretrained,
                                 random_view, stage_parameters, stages, train_head, with_head)
 from coursekit.splits import Splits, _say_squares
 from coursekit.training import flip, learner
-from coursekit.workspace import CourseError, setup
+from coursekit.files import CourseError
+from coursekit.workspace import setup
 
 
 @pytest.fixture(scope="module")

@@ -15,12 +15,13 @@ from hypothesis import strategies as st
 from torch import nn
 
 from coursekit import text as lesson
-from coursekit.course import read_notebook
+from coursekit.report import read_notebook
 from coursekit.ledger import ledger, references, results
 from coursekit.text import (CharModel, Streams, char_losses, copied, dickinson, final_loss, generate, nucleus, probability_strip, python_source, quality, read_text, repetition, samples_side_by_side, shakespeare,
                             spelling, split_text, stream, strip_gutenberg, text_file, text_learner, top_k, windows, word_lists, words_of, writer)
 from coursekit.training import count_flops, grid, record
-from coursekit.workspace import CourseError, setup
+from coursekit.files import CourseError
+from coursekit.workspace import setup
 
 torch.set_num_threads(1)
 

@@ -32,7 +32,8 @@ from coursekit import training
 from coursekit.ledger import ledger, results
 from coursekit.splits import Splits
 from coursekit.training import Batches, cutout, flip, grid, learner, mixup, optimiser, read_checkpoint, record, shift
-from coursekit.workspace import CourseError, setup
+from coursekit.files import CourseError
+from coursekit.workspace import setup
 
 
 def made(n=240, n_classes=3):

@@ -8,7 +8,9 @@ from torchvision.transforms.functional import rotate
 
 from coursekit import finetune
 from coursekit.ablate import changes
-from coursekit.data import cifar10, interval, near_duplicates, parts_of, pets, squares
+from coursekit.data import interval, near_duplicates, parts_of
+from coursekit.datasets import cifar10, pets
+from coursekit.splits import squares
 from coursekit.fetch import catalogue
 from coursekit.functions import mlp
 from coursekit.training import affine, colour, flip
