@@ -287,7 +287,7 @@ def doctor():
                  else "not mounted" + (": setup(drive=True) mounts it" if in_colab() else ""),
         "data folder": tidy(data),
         "runs folder": tidy(runs),
-        **{name: tidy(find_folder(dataset_names(name), data, local) or "not found; scale tiny runs on a stand-in") for name in sources()},
+        **{name: tidy(find_folder(dataset_names(name), data, local) or "not here; scale tiny runs on a stand-in") for name in sources()},
         **_reach(_HOSTS),
         "scale tiny": "runs here, offline, in seconds",
         "scale quick": "runs here, where the data is" + ("" if gpu or amx else "; on fewer examples, as there is no GPU or AMX"),

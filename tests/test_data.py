@@ -190,7 +190,7 @@ def test_files_that_are_no_images_are_named_and_counted(real):
 
 
 def test_no_data_and_no_host_is_a_sentence_at_quick_and_a_stand_in_at_tiny(ws, tmp_path, monkeypatch):
-    nowhere = {"folder": "cifar-10-batches-py", "archives": [{**sources()["CIFAR-10"]["archives"][0], "urls": ["http://127.0.0.1:9/a.tar.gz"]}]}
+    nowhere = {**sources()["CIFAR-10"], "archives": [{**sources()["CIFAR-10"]["archives"][0], "urls": ["http://127.0.0.1:9/a.tar.gz"]}]}
     monkeypatch.setitem(sources(), "CIFAR-10", nowhere)
     with pytest.raises(CourseError, match="could not be fetched: 127.0.0.1:9 fails .* save it as .*. Scale 'tiny' runs on a stand-in."):
         cifar10(setup("quick", data=tmp_path))
@@ -204,7 +204,7 @@ def test_what_is_not_there_is_fetched_at_quick(real, tmp_path, monkeypatch):
     archive = shutil.make_archive(tmp_path / "a", "gztar", tmp_path, "cifar-10-batches-py")
     about = {"file": "a.tar.gz", "bytes": os.path.getsize(archive), "hash": "sha256:" + hashlib.sha256(Path(archive).read_bytes()).hexdigest(),
              "urls": [Path(archive).as_uri()]}
-    monkeypatch.setitem(sources(), "CIFAR-10", {"folder": "cifar-10-batches-py", "archives": [about]})
+    monkeypatch.setitem(sources(), "CIFAR-10", {**sources()["CIFAR-10"], "archives": [about]})
     (tmp_path / "empty").mkdir()
     splits = cifar10(setup("quick", data=tmp_path / "empty"))
     assert splits.fingerprint == cifar10(real).fingerprint and not splits.stand_in
