@@ -20,14 +20,16 @@ from torch import nn
 from torchvision import transforms
 from torchvision.models import ResNet18_Weights, resnet18
 
-from coursekit.splits import pets, squares
+from coursekit.datasets import pets
+from coursekit.splits import squares
 from coursekit.features import cached_features
 from coursekit.fetch import fetch
 from coursekit.finetune import folds, linear_probe
 from coursekit.pretrained import pretrained
 from coursekit.learner import optimizer
 from coursekit.task import CrossEntropy
-from coursekit.workspace import cpu_name, gpu_name, n_cores, setup
+from coursekit.machine import cpu_name, gpu_name, n_cores
+from coursekit.workspace import setup
 
 SIDE, EPOCHS, BS = 128, 5, 64
 CONFIGURATIONS = {  # optimizer, its arguments, highest rate of one cycle, label smoothing

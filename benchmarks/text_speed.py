@@ -24,7 +24,8 @@ from coursekit.corpora import python_source
 from coursekit.learner import text_learner
 from coursekit.loaders import LMLoader
 from coursekit.text import CharModel, generate
-from coursekit.workspace import cpu_name, gpu_name, setup
+from coursekit.machine import cpu_name, gpu_name
+from coursekit.workspace import setup
 
 BS, SEQ, N_HIDDEN, N_LAYERS = 32, 64, 128, 2
 N_TRAIN, N_WRITTEN = 40 * BS * SEQ + 1, 500

@@ -26,10 +26,11 @@ from torchvision import transforms
 from torchvision.datasets import ImageFolder
 
 from coursekit.baseline import vgg
-from coursekit.splits import cifar10
+from coursekit.datasets import cifar10
 from coursekit.augment import random_hflip, random_translate
 from coursekit.learner import learner, optimizer
-from coursekit.workspace import cpu_name, find_folder, gpu_name, n_cores, setup
+from coursekit.machine import cpu_name, gpu_name, n_cores
+from coursekit.workspace import find_folder, setup
 
 BS, PER_CLASS = 64, 500
 

@@ -19,7 +19,7 @@ from .runs import ablate, config_diff, evaluate_test_once, count_params_flops, s
 from .augment import color_jitter, cutout, mixup, random_affine, random_hflip, random_translate
 from .learner import learner, optimizer
 from .resume import ResumingLearner
-from .workspace import CourseError
+from .files import CourseError
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # fastai's imports warn of what newer torch and pandas will drop

@@ -18,7 +18,7 @@ import numpy as np
 
 from .fetch import fetch, present
 from .splits import Data
-from .workspace import CourseError, tidy
+from .files import CourseError, tidy
 
 # %% ../nbs/kit/09_corpora.ipynb #e17076bb
 _NO_TEXT = "is no plain text, as it holds control characters: save a PDF, a Word document or UTF-16 as plain text in UTF-8 first."

@@ -9,12 +9,13 @@ __all__ = ['resolution_sheet', 'class_counts', 'imbalance_ratio', 'near_duplicat
 # %% ../nbs/01_data.ipynb #3fdfd73d
 import numpy as np
 
-from .images import decode, files_below, shrink, spaced
+from .files import CourseError, files_below, tidy
+from .images import decode, shrink, spaced
 from .plots import contact_sheet
-from .splits import Splits, cifar10, image_folder, image_table, make_split, pets, squares
+from .datasets import cifar10, pets
+from .splits import Splits, image_folder, image_table, make_split, squares
 from .stats import wilson_interval
 from .widgets import dataset_picker, resolution_game, resolution_score
-from .workspace import CourseError, tidy
 
 _all_ = ["Splits", "shrink", "cifar10", "image_folder", "image_table", "make_split", "pets", "squares",
          "contact_sheet", "dataset_picker", "wilson_interval", "resolution_game", "resolution_score"]

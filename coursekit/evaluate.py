@@ -10,7 +10,7 @@ from torch import nn
 
 from .ledger import log_test_eval
 from .stats import wilson_interval
-from .workspace import CourseError
+from .files import CourseError
 
 # %% ../nbs/kit/18_evaluate.ipynb #319a4cad
 def calibration_curve(preds,    # probabilities, shape (n, classes)

@@ -19,7 +19,7 @@ from .pretrained import backbone, check_side
 from .splits import Splits, one_size
 from .loaders import ArrayLoader
 from .precision import PRECISIONS, best_precision
-from .workspace import CourseError, atomic_path
+from .files import CourseError, atomic_path
 
 # %% ../nbs/kit/22_features.ipynb #1a4d73d4
 def cached_features(pre,         # as from `pretrained`

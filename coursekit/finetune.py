@@ -22,7 +22,7 @@ from .splits import Splits, middle_square, one_size
 from .learner import learner, optimizer
 from .loaders import ArrayLoader
 from .resume import ResumingLearner
-from .workspace import CourseError
+from .files import CourseError
 
 from fastai.callback.core import Callback  # after coursekit.training, which keeps fastai's imports quiet
 from fastai.callback.training import BnFreeze

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .workspace import CourseError, atomic_path
+from .files import CourseError, atomic_path
 
 # %% ../nbs/06_functions.ipynb #a523289f
 def mlp(n_in,       # inputs

@@ -15,7 +15,8 @@ from importlib.resources import files
 from pathlib import Path
 
 from .stats import mean_interval
-from .workspace import CourseError, _version, atomic_path, cpu_name, gpu_name, n_cores
+from .files import CourseError, atomic_path
+from .machine import _version, cpu_name, gpu_name, n_cores
 
 # %% ../nbs/kit/17_ledger.ipynb #7e2bf38c
 _NEEDED = "name", "config", "seed", "recipe", "scale", "data", "final"  # without these a file is no record

@@ -11,7 +11,7 @@ import numpy as np
 
 from .images import spaced
 from .stats import ci_half_width, wilson_interval
-from .workspace import CourseError
+from .files import CourseError
 
 # %% ../nbs/kit/20_plots.ipynb #b2352e99
 def contact_sheet(splits,

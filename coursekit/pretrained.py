@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from .workspace import CourseError, tidy
+from .files import CourseError, tidy
 
 # %% ../nbs/kit/21_pretrained.ipynb #d3b6183f
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from .ledger import _text, count_test_evals, forget_failure, load_runs, write_re
 from .loaders import ArrayLoader
 from .resume import say_duration
 from .splits import one_size
-from .workspace import CourseError, atomic_path
+from .files import CourseError, atomic_path
 
 # %% ../nbs/kit/19_runs.ipynb #33f43183
 def record(learn,     # a learner that was fitted

@@ -6,7 +6,7 @@ __all__ = ['wilson_interval', 'ci_half_width', 'mean_interval', 'compare_runs', 
 # %% ../nbs/kit/16_stats.ipynb #6d4c1411
 import numpy as np
 
-from .workspace import CourseError
+from .files import CourseError
 
 # %% ../nbs/kit/16_stats.ipynb #fcb771e8
 def wilson_interval(right, # how many of n were right

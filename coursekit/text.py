@@ -21,7 +21,7 @@ from .learner import text_learner
 from .loaders import LMLoader
 from .sampler import samples_side_by_side
 from .task import CarryHiddenState, LMCrossEntropy
-from .workspace import CourseError
+from .files import CourseError
 
 _all_ = ["Text", "dickinson", "python_source", "read_text", "shakespeare", "split_text", "text_file", "char_losses", "evaluate_text", "windows", "text_learner",
          "LMLoader", "samples_side_by_side", "CarryHiddenState", "LMCrossEntropy"]

@@ -9,7 +9,7 @@ import numpy as np
 from .fetch import for_task, tasks
 from .images import shrink
 from .stats import wilson_interval
-from .workspace import CourseError
+from .files import CourseError
 
 # %% ../nbs/kit/22_widgets.ipynb #62a76912
 def resolution_game(splits,                      # two to ten classes

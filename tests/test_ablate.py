@@ -31,7 +31,8 @@ from coursekit.ledger import ledger, count_test_evals, references
 from coursekit.augment import affine_warp, color_jitter, random_affine, random_hflip
 from coursekit.learner import learner, optimizer
 from coursekit.resume import ResumingLearner
-from coursekit.workspace import CourseError, setup
+from coursekit.files import CourseError
+from coursekit.workspace import setup
 
 FIRST = "norm act pool drop"
 SMALL = {"widths": [8, 16], "n_hidden": 16}

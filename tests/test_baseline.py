@@ -10,10 +10,10 @@ import torch
 from coursekit.baseline import simple_baselines, train_baseline, vgg
 from coursekit.evaluate import evaluate_test, calibration_curve
 from coursekit.plots import history, plot_top_losses
-from coursekit.splits import cifar10
+from coursekit.datasets import cifar10
 from coursekit.functions import fit_function, mlp, write_submission
 from coursekit.ledger import ledger, log_test_eval, count_test_evals, references, results, write_record
-from coursekit.workspace import CourseError
+from coursekit.files import CourseError
 
 
 def test_vgg_is_the_network_of_the_brief():

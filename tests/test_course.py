@@ -17,7 +17,8 @@ from conftest import ROOT, command, report
 from coursekit.course import Limits, _files, _kind, _slots, beside, defaults, parse_parameters, run_notebooks
 from coursekit.ledger import _beside, references
 from coursekit.report import agrees, machine, read_notebook
-from coursekit.workspace import CourseError, atomic_path, n_cores
+from coursekit.files import CourseError, atomic_path
+from coursekit.machine import n_cores
 
 def started(tmp_path):
     "Whether any notebook was executed."

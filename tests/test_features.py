@@ -11,7 +11,7 @@ from coursekit.features import cached_features
 from coursekit.finetune import LinearProbe, random_view, linear_probe
 from coursekit.pretrained import Pretrained, with_head
 from coursekit.augment import random_hflip
-from coursekit.workspace import CourseError
+from coursekit.files import CourseError
 
 
 def test_cached_and_uncached_logits_agree(pre, ws):

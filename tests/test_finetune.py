@@ -20,7 +20,7 @@ from coursekit.finetune import finetune_learner, folds, fraction, grad_cam, show
 from coursekit.stats import compare_runs
 from coursekit.pretrained import Pretrained, splitter, layer_groups
 from coursekit.learner import learner
-from coursekit.workspace import CourseError
+from coursekit.files import CourseError
 
 
 def trained(learn):

@@ -37,7 +37,8 @@ from coursekit.learner import learner, optimizer
 from coursekit.loaders import ArrayLoader
 from coursekit.report import record
 from coursekit.runs import run_grid
-from coursekit.workspace import CourseError, setup
+from coursekit.files import CourseError
+from coursekit.workspace import setup
 
 
 def made(n=240, n_classes=3):

@@ -10,11 +10,12 @@ from PIL import Image
 
 from coursekit.data import audit, ridge_classifier, imbalance_ratio, learning_curve, extrapolate_learning_curve, near_duplicates, pair_sheet, split_names, patch_features, resolution_sheet, suggest_split
 from coursekit.images import shrink
-from coursekit.splits import Splits, cifar10, pets
+from coursekit.datasets import cifar10, pets
+from coursekit.splits import Splits
 from coursekit.stats import wilson_interval
 from coursekit.widgets import dataset_picker, resolution_game, resolution_score
 from coursekit.fetch import catalogue
-from coursekit.workspace import CourseError
+from coursekit.files import CourseError
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,7 @@ import torch
 from torchvision.models import get_model
 
 from coursekit.pretrained import _last_linear, check_side, map_sizes, pretrained, splitter, layer_groups, with_head
-from coursekit.workspace import CourseError
+from coursekit.files import CourseError
 
 
 def test_stages_of_a_resnet_and_of_others():

@@ -12,7 +12,7 @@ from conftest import ROOT, command
 from coursekit import release as module
 from coursekit.release import LINK, exercises, release
 from coursekit.report import read_notebook
-from coursekit.workspace import CourseError
+from coursekit.files import CourseError
 
 LESSONS = sorted((ROOT / "nbs").glob("[0-9][0-9]_*.ipynb"))
 COLAB = "https://colab.research.google.com/github/"
@@ -200,7 +200,7 @@ def test_the_import_is_light():
 
 
 def test_without_nbconvert_it_says_what_to_install(course, monkeypatch):
-    monkeypatch.setattr("coursekit.workspace._version", lambda package: "not installed")
+    monkeypatch.setattr("coursekit.machine._version", lambda package: "not installed")
     with pytest.raises(CourseError, match=r"pip install 'coursekit\[run\]'"):
         release(lessons(course), course / "out", "me/my-course")
 

@@ -20,7 +20,8 @@ from PIL import Image
 
 from coursekit.course import Result
 from coursekit.report import compare, figure, machine, put_beside, read_notebook, read_report, record, span, write_json, write_page
-from coursekit.workspace import TABLE, CourseError
+from coursekit.files import CourseError
+from coursekit.workspace import TABLE
 
 ANY = st.text(st.characters(codec=None, exclude_categories=[]), max_size=20)  # halves of characters too
 SCALARS = st.none() | st.booleans() | st.integers(-2**70, 2**70) | st.floats() | ANY

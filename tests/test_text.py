@@ -24,7 +24,7 @@ from coursekit.learner import text_learner
 from coursekit.loaders import LMLoader
 from coursekit.text import CharModel, copy_rate, generate, in_vocab_rate, nucleus, probability_strip, repetition, stream, text_metrics, tokenize_words, top_k, word_lists
 from coursekit.runs import count_flops, run_grid
-from coursekit.workspace import CourseError
+from coursekit.files import CourseError
 
 torch.set_num_threads(1)
 

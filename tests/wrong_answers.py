@@ -9,7 +9,8 @@ from torchvision.transforms.functional import rotate
 from coursekit import finetune
 from coursekit.runs import config_diff
 from coursekit.data import near_duplicates, split_names
-from coursekit.splits import cifar10, pets, squares
+from coursekit.datasets import cifar10, pets
+from coursekit.splits import squares
 from coursekit.stats import wilson_interval
 from coursekit.fetch import catalogue
 from coursekit.finetune import folds
