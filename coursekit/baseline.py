@@ -9,7 +9,6 @@ import numpy as np
 from .evaluate import final_test, reliability
 from .plots import history, most_confident_mistakes
 from .splits import one_size
-from .workspace import CourseError
 
 _all_ = ["final_test", "history", "most_confident_mistakes", "reliability"]
 

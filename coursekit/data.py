@@ -9,7 +9,7 @@ __all__ = ['resolution_sheet', 'class_counts', 'imbalance_ratio', 'near_duplicat
 # %% ../nbs/01_data.ipynb #3fdfd73d
 import numpy as np
 
-from .images import decode, files_below, shrink, spaced
+from .images import decode, files_below, shrink
 from .plots import contact_sheet
 from .splits import Splits, cifar10, image_folder, image_table, make_split, pets, squares
 from .stats import interval

@@ -24,10 +24,9 @@ import torch
 from torch import nn
 from torchvision.ops import StochasticDepth
 
-from .data import Splits
+from .splits import Splits, middle_square, one_size
 from .describe import describe
-from .ledger import half_width
-from .splits import middle_square, one_size
+from .stats import half_width
 from .training import PRECISIONS, Batches, ResumingLearner, best_precision, learner, optimiser
 from .workspace import CourseError, atomic_path, tidy
 
