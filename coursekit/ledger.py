@@ -62,7 +62,7 @@ def machine(device) -> dict: # {"hardware": ..., "versions": {...}}
     hardware = gpu_name() if device == "cuda" else f"{cpu_name()}, {cores} core{'s' * (cores > 1)}"
     return {"hardware": hardware, "versions": {"python": platform.python_version(), **{p: _version(p) for p in ("coursekit", "torch", "fastai")}}}
 
-
+# %% ../nbs/kit/17_ledger.ipynb #60209566
 def ledger(ws) -> "pd.DataFrame": # a row a run
     "All runs that were kept; a broken file is skipped and said."
     import pandas as pd
