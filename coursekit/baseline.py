@@ -9,7 +9,6 @@ import numpy as np
 from .evaluate import evaluate_test, calibration_curve
 from .plots import history, plot_top_losses
 from .splits import one_size
-from .files import CourseError
 
 _all_ = ["evaluate_test", "history", "plot_top_losses", "calibration_curve"]
 

@@ -10,7 +10,7 @@ __all__ = ['resolution_sheet', 'class_counts', 'imbalance_ratio', 'near_duplicat
 import numpy as np
 
 from .files import CourseError, files_below, tidy
-from .images import decode, shrink, spaced
+from .images import decode, shrink
 from .plots import contact_sheet
 from .datasets import cifar10, pets
 from .splits import Splits, image_folder, image_table, make_split, squares

@@ -14,6 +14,8 @@ import uuid
 from importlib.resources import files
 from pathlib import Path
 
+import numpy as np
+
 from .stats import mean_interval
 from .files import CourseError, atomic_path
 from .machine import _version, cpu_name, gpu_name, n_cores
@@ -84,7 +86,7 @@ def machine(device) -> dict: # {"hardware": ..., "versions": {...}}
     hardware = gpu_name() if device == "cuda" else f"{cpu_name()}, {cores} core{'s' * (cores > 1)}"
     return {"hardware": hardware, "versions": {"python": platform.python_version(), **{p: _version(p) for p in ("coursekit", "torch", "fastai")}}}
 
-
+# %% ../nbs/kit/17_ledger.ipynb #60209566
 def ledger(ws) -> "pd.DataFrame": # a row a run
     "All runs that were kept; a broken file is skipped and said."
     import pandas as pd
@@ -169,16 +171,14 @@ def load_runs(ws,
               data=None,           # what they were trained on: a Splits or a Text, or a list of them, such as folds; None: anything
               configurations=None, # {name: {argument: value}}; None: all
               **shared,            # arguments of all configurations, as for `run_grid`
-             ) -> "pd.DataFrame":  # as from `ledger`, with `diverged`: why the loss became no number, or None
+             ) -> "pd.DataFrame":  # as from `ledger`, with `diverged`: why the loss became no number, missing where it did not
     "The ledger's runs at the scale of `ws`, in the order of the configurations and of the seeds."
     runs = ledger(ws)
     runs = runs.reindex(columns=runs.columns.union([*_NEEDED[:-1], *_KNOWN], sort=False))
     runs["diverged"] = [why.removeprefix("CourseError: ") if isinstance(why, str) and "The loss is" in why else None for why in runs.failed]
-    keep = runs.scale == ws.scale
-    if data is not None:
-        sets = [(d.fingerprint, len(d.train)) for d in (data if isinstance(data, (list, tuple)) else [data])]
-        keep &= [(d["fingerprint"], d.get("train")) in sets for d in runs.data]
-    runs = runs[keep.astype(bool)].sort_values("seed", kind="stable")
+    sets = None if data is None else [(d.fingerprint, len(d.train)) for d in (data if isinstance(data, (list, tuple)) else [data])]
+    keep = [run.scale == ws.scale and (sets is None or (run.data["fingerprint"], run.data.get("train")) in sets) for run in runs.itertuples()]
+    runs = runs[np.array(keep, bool)].sort_values("seed", kind="stable")
     if configurations is not None:
         said = [(name, _text(config)) for name, config in zip(runs.name, runs.config)]
         wanted = [(name, _text({**shared, **config})) for name, config in configurations.items()]

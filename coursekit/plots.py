@@ -179,7 +179,7 @@ def _draw_layers(ax, layers, at, y):
             at = _draw_box(ax, at, y, *box)
     return at
 
-
+# %% ../nbs/kit/20_plots.ipynb #328f9a1c
 def _draw_box(ax, at, y, kind, text, width=0.9):
     "One box; where the next one goes."
     from matplotlib.patches import Rectangle

@@ -20,10 +20,7 @@ def resolution_game(splits,                      # two to ten classes
     "Say what a picture shows, at a resolution drawn at random, each picture once."
     import ipywidgets as widgets
 
-    if len(splits.classes) > 10 or n_each < 1 or len(splits.test) < len(sizes):
-        raise CourseError(f"There are {len(splits.classes)} classes, {len(splits.test)} test images and n_each = {n_each}: at most 10 classes, "
-                          f"an image for each of {len(sizes)} sizes, and 1 or more of each are expected.")
-    turns = _turns(splits, sizes, min(n_each, len(splits.test) // len(sizes)), np.random.default_rng(seed))
+    turns = _turns(splits, sizes, n_each, np.random.default_rng(seed))
     picture, line = widgets.Image(format="png", width=256, height=256), widgets.HTML()
     buttons = [widgets.Button(description=c.replace("_", " ")) for c in splits.classes]
     box = widgets.VBox([picture, widgets.HBox(buttons), line])
@@ -70,6 +67,10 @@ def resolution_score(answers # [(size, label, answer)]
 
 def _turns(splits, sizes, n_each, rng) -> list: # [(size, index)] in random order
     "Test images for each size, each class about as often."
+    if len(splits.classes) > 10 or n_each < 1 or len(splits.test) < len(sizes):
+        raise CourseError(f"There are {len(splits.classes)} classes, {len(splits.test)} test images and n_each = {n_each}: at most 10 classes, "
+                          f"an image for each of {len(sizes)} sizes, and 1 or more of each are expected.")
+    n_each = min(n_each, len(splits.test) // len(sizes))
     idx = rng.permutation(splits.test)
     nth = np.array([(splits.labels[idx[:k]] == splits.labels[i]).sum() for k, i in enumerate(idx)])  # the nth of its class
     idx = idx[np.argsort(nth, kind="stable")][:n_each * len(sizes)]

@@ -10,8 +10,6 @@ from functools import partial
 
 import matplotlib
 import matplotlib.pyplot as plt
-import numpy as np
-import pandas as pd
 import pytest
 import torch
 from conftest import ROOT
@@ -20,14 +18,13 @@ from fastai.metrics import accuracy
 from test_training import made
 from torch import nn
 
-from coursekit.ablate import Residual, TrainAccuracy, ZeroPadShortcut, augmentations, kept, network, norm_layer, schedule, train_variant
-from coursekit.report import compare, read_notebook
-from coursekit.plots import plot_curves, plot_dots, plot_networks, plot_gaps
-from coursekit.runs import ablate, config_diff, evaluate_test_once, count_params_flops, summarize
+from coursekit.ablate import ZeroPadShortcut, Residual, TrainAccuracy, augmentations, network, norm_layer, schedule, train_variant
 from coursekit.baseline import vgg
-from coursekit.stats import wilson_interval
 from coursekit.images import spaced
-from coursekit.ledger import ledger, count_test_evals, references
+from coursekit.ledger import ledger, load_runs, count_test_evals
+from coursekit.plots import plot_comparison
+from coursekit.report import read_notebook
+from coursekit.runs import ablate, evaluate_test_once, count_params_flops, summarize
 from coursekit.augment import affine_warp, color_jitter, random_affine, random_hflip
 from coursekit.learner import learner, optimizer
 from coursekit.resume import ResumingLearner
@@ -279,8 +276,8 @@ def test_what_is_trained_is_not_trained_again(ws, steps, capsys):
     again = ablate(fit(splits, ws), tries, [1, 0], splits, ws, "small")
     assert steps[0] == 16 and again.accuracy.equals(runs.accuracy) and again.epochs.equals(runs.epochs)
     assert "finished before" not in capsys.readouterr().out
-    assert len(kept({"b": tries["b"]}, splits, ws, "small")) == 2
-    assert not len(kept({"b": tries["b"]}, splits, ws, "large")) and not len(kept({"b": {}}, splits, ws, "small")) and not len(kept(tries, made(120), ws, "small"))
+    assert len(load_runs(ws, splits, {"b": tries["b"]}, "small")) == 2
+    assert not len(load_runs(ws, splits, {"b": tries["b"]}, "large")) and not len(load_runs(ws, splits, {"b": {}}, "small")) and not len(load_runs(ws, made(120), tries, "small"))
 
 
 def test_a_rate_that_diverges_is_a_result_and_not_tried_again(ws, steps, capsys):
@@ -290,11 +287,11 @@ def test_a_rate_that_diverges_is_a_result_and_not_tried_again(ws, steps, capsys)
     before = steps[0]
     again = ablate(fit(splits, ws), tries, [0], splits, ws, "rates")
     assert steps[0] == before and again.diverged[0] == runs.diverged[0] and len(ledger(ws)) == 2
-    figure = compare(again, 60, "rates")
+    figure = plot_comparison(again, 60, "rates")
     assert "diverged" in [t.get_text() for t in figure.axes[1].texts] and len(figure.axes[0].lines) == 1
     assert "Highest: low" in summarize(again, 60)
     alone = ablate(fit(splits, ws), {"high": tries["high"]}, [0], splits, ws, "rates alone")
-    compare(alone, 60, "nothing but a run that diverged")
+    plot_comparison(alone, 60, "nothing but a run that diverged")
     with pytest.raises(CourseError, match="None of these runs has an accuracy"):
         summarize(alone, 60)
 
@@ -314,75 +311,10 @@ def test_the_test_part_is_looked_at_once_for_each_fit(ws):
         for seed in 0, 1:
             evaluate_test_once(fit(splits, ws)(seed=seed), splits, "a", "x", {})
         ablate(fit(splits, ws), {"a": {}}, [0, 1], splits, ws, "x")
-    tested = kept({"a": {"tested": True}}, splits, ws, "x")
-    assert count_test_evals(ws, splits) == 2 and tested.test_accuracy.notna().tolist() == [True, True] and kept({"a": {}}, splits, ws, "x").test_accuracy.isna().all()
+    tested = load_runs(ws, splits, {"a": {"tested": True}}, "x")
+    assert count_test_evals(ws, splits) == 2 and tested.test_accuracy.notna().tolist() == [True, True] and load_runs(ws, splits, {"a": {}}, "x").test_accuracy.isna().all()
     evaluate_test_once(fit(splits, ws, lr=0.03)(seed=0), splits, "a", "x", {})
     assert count_test_evals(ws, splits) == 3, "another fit"
-
-
-def runs_of(values, name="a"):
-    epochs = lambda v: [{"accuracy": v - 0.1, "train_accuracy": 0.5}, {"accuracy": v, "train_accuracy": 0.9}]
-    return pd.DataFrame([{"name": name, "seed": k, "accuracy": v, "train_accuracy": 0.9, "epochs": epochs(v)} for k, v in enumerate(values)])
-
-
-def test_curves_have_a_band_from_the_lowest_to_the_highest():
-    fig, ax = plt.subplots()
-    plot_curves(runs_of([0.6, 0.7, 0.8]), ax)
-    low, high = (f(ax.collections[0].get_paths()[0].vertices[:, 1]) for f in (min, max))
-    assert (low, high) == pytest.approx((0.5, 0.8)) and ax.lines[0].get_ydata().tolist() == pytest.approx([0.6, 0.7]) and ax.get_xlabel() == "epoch"
-    plt.close(fig)
-
-
-def test_dots_have_intervals_and_references():
-    fig, (one, three) = plt.subplots(1, 2)
-    plot_dots(runs_of([0.6, 0.7]), 200, one, references={"a": 0.73})
-    assert np.ravel(one.lines[0].get_xdata()).tolist() == pytest.approx(list(wilson_interval(120, 200))) and one.lines[-1].get_xdata()[0] == 0.73
-    assert len(one.lines) == 2 * 2 + 1, "no interval over two seeds"
-    plot_dots(runs_of([0.6, 0.7, 0.8]), 200, three)
-    half = 4.302653 * 0.1 / 3**0.5
-    assert three.lines[-1].get_xdata() == pytest.approx([0.7 - half, 0.7 + half]) and "200 images" in three.get_title()
-    plt.close(fig)
-
-
-def test_gaps_are_in_points_and_names_go_down():
-    fig, ax = plt.subplots()
-    plot_gaps(pd.concat([runs_of([0.6]), runs_of([0.95], "b")]), ax)
-    assert [t.get_text() for t in ax.texts] == ["+30", "-5"] and [t.get_text() for t in ax.get_yticklabels()] == ["a", "b"] and ax.get_yticks().tolist() == [0, -1]
-    plt.close(fig)
-
-
-def test_the_verdict_counts():
-    said = summarize(pd.concat([runs_of([0.6]), runs_of([0.4], "b")]), 1000)
-    assert "Highest: a (60.0%); lowest: b (40.0%)" in said and f"less than {196 * (2 * 0.25 / 1000) ** 0.5:.1f} points" in said and "one seed" in said
-    assert "3 seeds" in summarize(runs_of([0.6, 0.7, 0.8]), 1000)
-
-
-def test_changes_name_what_differs():
-    assert config_diff({"a": 1, "c": 3}, {"a": 1, "b": 2}) == {"b": (2, None), "c": (None, 3)} and config_diff({}, {}) == {}
-
-
-def test_a_drawing_shows_layers_sizes_and_shortcuts():
-    fig = plot_networks({"plain": network(norm="layer", dropout=0.25), "around": network(norm="group", order=FIRST, skip="projection", pool="strided", head="average")})
-    texts = [t.get_text() for t in fig.axes[0].texts]
-    assert "plain\n551,722 parameters, 78 MFLOPs" in texts and texts.count("1 x 1 convolution") == 2 and {".25", "max", "avg", "L", "G", "+", "64\n/2"} <= set(texts)
-
-
-@pytest.mark.parametrize("name", ["$^$", r"\frac{$x$}", "_$1_$", "lr=$10^{-3$"])
-def test_a_run_may_have_any_name(name):
-    figure = compare(pd.concat([runs_of([0.6, 0.7, 0.8], name), runs_of([0.5], "_other")], ignore_index=True), 200, f"{name} and others")
-    figure.canvas.draw()
-    legend, ticks = figure.axes[0].get_legend().get_texts(), figure.axes[1].get_yticklabels()
-    assert [t.get_text() for t in legend] == [t.get_text() for t in ticks] == [name, "_other"]
-    drawing = plot_networks({name: network(**SMALL)})
-    drawing.canvas.draw()
-    row = next(t for t in drawing.axes[0].texts if "parameters" in t.get_text())
-    assert row.get_text().startswith(f"{name}\n") and not any(t.get_parse_math() for t in [*legend, *ticks, row, figure._suptitle]), "drawn as they are"
-
-
-def test_the_references_are_the_briefs():
-    known = references()
-    assert [known[f"DD2424 {name}"]["value"] for name in ("baseline", "dropout", "weight decay", "augmentation", "all")] == [0.73, 0.83, 0.72, 0.84, 0.88]
-    assert all(ref["metric"] == "test_accuracy" and ("400 epochs" in ref["recipe"]) == (key == "DD2424 all") for key, ref in known.items() if key.startswith("DD2424"))
 
 
 # The lesson, and a kill

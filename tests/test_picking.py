@@ -12,9 +12,6 @@ from coursekit.data import audit, ridge_classifier, imbalance_ratio, learning_cu
 from coursekit.images import shrink
 from coursekit.datasets import cifar10, pets
 from coursekit.splits import Splits
-from coursekit.stats import wilson_interval
-from coursekit.widgets import dataset_picker, resolution_game, resolution_score
-from coursekit.fetch import catalogue
 from coursekit.files import CourseError
 
 
@@ -52,60 +49,6 @@ def test_a_sheet_has_a_row_a_size(ws):
     splits = pets(ws, size=64, target="species")
     figure = resolution_sheet(splits, splits.test[:3], sizes=(8, 16))
     assert len(figure.axes) == 6 and "stand-in" in figure._suptitle.get_text()
-
-
-def play(game, splits, right):
-    "Click through a game, right or wrong."
-    buttons = game.children[1].children
-    while not buttons[0].disabled:
-        label = splits.labels[affine_warp(game)]
-        buttons[label if right(len(game.answers)) else 1 - label].click()
-
-
-def affine_warp(game):
-    "The image that is shown."
-    return game.turns[len(game.answers)][1]
-
-
-def test_the_game_scores_what_was_clicked(ws, caplog):
-    splits = pets(ws, size=64, target="species")
-    game = resolution_game(splits, sizes=(8, 64), n_each=5)
-    shown = [game.children[0].value]
-    play(game, splits, right=lambda k: k % 2 == 0)
-    score = resolution_score(game.answers)
-    assert len(game.answers) == 10 and score.pictures.tolist() == [5, 5] and score.right.sum() == 5
-    assert "accuracy" in game.children[2].value and "5 of 10 right" in game.children[2].value and game.children[0].value != shown[0]
-    assert len({i for _, i in game.turns}) == 10, "a picture came twice"
-    assert splits.labels[[i for _, i in game.turns]].sum() == 5, "as many cats as dogs"
-    game.children[1].children[0].click()  # a click after the end changes nothing
-    assert len(game.answers) == 10 and not caplog.records
-
-
-def test_the_game_shares_few_pictures_out_among_the_sizes(ws):
-    splits = pets(ws, size=64, target="species")
-    sizes = [size for size, _ in resolution_game(replace(splits, test=splits.test[:11]), n_each=1000).turns]
-    assert sorted(sizes) == sorted([8, 16, 32, 64, 128] * 2)
-    with pytest.raises(CourseError, match="2 classes, 3 test images and n_each = 4: .* an image for each of 5 sizes"):
-        resolution_game(replace(splits, test=splits.test[:3]))
-    with pytest.raises(CourseError, match="37 classes"):
-        resolution_game(pets(ws, size=64))
-
-
-def test_the_game_says_what_it_was(ws):
-    splits = pets(ws, size=64, target="species")
-    game = resolution_game(splits, sizes=(8,), n_each=4)
-    play_one = lambda wrong: game.children[1].children[splits.labels[affine_warp(game)] ^ wrong].click()
-    play_one(0)
-    assert game.children[2].value.startswith("right; picture 2 of 4")
-    label = splits.labels[affine_warp(game)]
-    play_one(1)
-    assert game.children[2].value.startswith(f"it was {splits.classes[label]}; picture 3")
-
-
-def test_the_interval_is_wilsons():
-    low, high = wilson_interval(4, 4)
-    assert low == pytest.approx(1 / (1 + 1.95996**2 / 4), abs=1e-4) and high == 1
-    assert wilson_interval(0, 4)[1] == pytest.approx(1 - low)
 
 
 # Balance and duplicates
@@ -157,12 +100,6 @@ def test_a_set_that_looks_all_alike_stays_in_memory():
 def test_images_of_another_kind_are_a_sentence(images, says):
     with pytest.raises(CourseError, match=says):
         shrink(images, 4)
-
-
-@pytest.mark.parametrize("right, n", [(0, 0), (5, 3), (-1, 3)])
-def test_an_impossible_score_is_a_sentence(right, n):
-    with pytest.raises(CourseError, match="at least one answer"):
-        wilson_interval(right, n)
 
 
 def test_blank_images_are_no_duplicates_of_all(photos):
@@ -271,23 +208,3 @@ def test_the_split_gives_the_interval_that_it_promises():
 def test_a_split_of_nonsense_is_a_sentence(args, says):
     with pytest.raises(CourseError, match=says):
         suggest_split(*args)
-
-
-# The picker
-
-def test_the_picker_filters():
-    table = catalogue()
-    picker = dataset_picker(table)
-    (task, size, use), out = picker.children[0].children, picker.children[1]
-    assert f"{len(table)} of {len(table)}" in out.value and all(f">{size}</td>" in out.value for size in ("811&nbsp;MB", "155&nbsp;GB", "0.16&nbsp;MB", ""))
-    task.value, size.value = "text", 0.1
-    assert "tiny Shakespeare" in out.value and "1.1&nbsp;MB" in out.value and "CIFAR-10" not in out.value and "GloVe" not in out.value
-    task.value, size.value, use.value = "segmentation", float("inf"), "any"
-    assert "COCO" in out.value and "Medical Decathlon" in out.value
-    use.value = "no"
-    assert all(name not in out.value for name in table.index[table.commercial == "yes"])
-
-
-def test_the_picker_shows_names_as_text():
-    row = catalogue().head(1).rename(index=lambda _: "<script>x</script>")
-    assert "<script>" not in dataset_picker(row).children[1].value

@@ -24,7 +24,7 @@ def colab_versions():
     return {name: version for name, version in versions(text).items() if not CUDA.match(name)}
 
 
-def config_diff(before, after):
+def changes(before, after):
     "A sentence for each package that is not what it was; new ones are none."
     return [f"Installing coursekit changes Colab's {name} from {version} to {after.get(name, 'nothing')}."
             for name, version in before.items() if after.get(name) != version]
@@ -82,7 +82,7 @@ def main(venv,    # its folder
     before = installed(python)
     run(python, "-m", "pip", "install", "-q", f"{fresh_wheel(venv / 'wheels')}[run]")
     after = installed(python)
-    if told := config_diff(before, after):
+    if told := changes(before, after):
         sys.exit("\n".join(told))
     print("Installing coursekit changes no package of Colab's; with it come", ", ".join(sorted(after.keys() - before.keys())))
 
