@@ -755,7 +755,7 @@ def test_looks_at_the_test_set_are_counted(make, tmp_path):
     look = "from types import SimpleNamespace as S\nfrom coursekit.ledger import look\nfrom coursekit.workspace import setup\n" \
            "ws = setup('tiny')\nlook(ws, S(fingerprint='f', title='CIFAR-10 <b>'), 'try')"
     path, runs = make("a", look), {"env": {"COURSEKIT_RUNS": str(tmp_path / "runs")}}
-    for n in 1, 2:
+    for _ in range(2):
         assert command("run", path, "--out", tmp_path / "out", **runs).returncode == 0
         time.sleep(1)
     assert json.loads((tmp_path / "out" / "report.json").read_text())["looks"][0].items() >= {"data": "CIFAR-10 <b>", "fingerprint": "f", "looks": 2, "in this run": 1}.items()

@@ -433,7 +433,7 @@ class Fixed(CharModel):
         return self.logits.expand(*x.shape, -1), torch.zeros(1)
 
 
-@pytest.mark.parametrize("temperature, keep", [(1., None), (0.5, None), (2., None), (1., lambda l: nucleus(l, 0.8)), (1., lambda l: top_k(l, 3))])
+@pytest.mark.parametrize("temperature, keep", [(1., None), (0.5, None), (2., None), (1., lambda logits: nucleus(logits, 0.8)), (1., lambda logits: top_k(logits, 3))])
 def test_frequencies_agree_with_the_distribution(temperature, keep):
     from scipy.stats import chisquare
 

@@ -14,7 +14,7 @@ from functools import partial, wraps
 import numpy as np
 import pytest
 import torch
-from fastai.callback.schedule import lr_find  # noqa: F401: adds Learner.lr_find
+from fastai.callback.schedule import lr_find  # noqa: F401 - adds Learner.lr_find
 from fastai.callback.mixup import MixUp
 from fastai.metrics import F1Score
 from fastai.callback.fp16 import MixedPrecision, NonNativeMixedPrecision
@@ -752,7 +752,7 @@ def interrupt(learn, after, *args):
 
 @pytest.mark.parametrize("note", ["history['last'] = float(preds.mean())", "history.setdefault('all', []).append(1)", "seen.append(len(y))"])
 def test_what_a_metric_notes_does_not_stop_an_interrupted_fit_from_going_on(note, place, capsys):
-    def metric(space={}):
+    def metric():
         exec(f"def noted(preds, y):\n    {note}\n    return (preds.argmax(1) == y).float().mean()", space := {"history": {}, "seen": []})
         return space["noted"]
     s = made()
