@@ -53,7 +53,7 @@ hooks: .venv/ready
 refresh: .venv/ready
 	$(BIN)/coursekit run $(NOTEBOOKS) --scale quick --inplace
 
-# After a new version in settings.ini: write its tag into badges and install cells.
+# After a new version in settings.ini: write it into badges, install cells and CITATION.cff.
 stamp: .venv/ready
 	$(BIN)/python tools/stamp.py
 

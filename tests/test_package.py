@@ -30,6 +30,18 @@ def test_pyproject_says_the_same_as_settings():
     assert project["name"] == facts["name"] and project["requires-python"] == f">={facts['min_python']}"
 
 
+def test_the_citation_says_the_same_as_settings():
+    said, facts = (ROOT / "CITATION.cff").read_text(encoding="utf-8").splitlines(), settings()
+    assert {f"title: {facts['name']}", f'abstract: "{facts["description"]}"', f"  - name: {facts['author']}",
+            f"version: {facts['version']}", f"license: {facts['license']}",
+            *(f"  - {word}" for word in facts["keywords"].split())} <= set(said)
+
+
+def test_the_changes_of_this_version_are_told():
+    told = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    assert f"\n## {settings()['version']} " in told, "CHANGELOG.md has no entry for the version in settings.ini"
+
+
 def test_installed_metadata_comes_from_settings():
     meta, facts = importlib.metadata.metadata("coursekit"), settings()
     assert meta["Version"] == facts["version"] and meta["Summary"] == facts["description"]
@@ -127,7 +139,7 @@ def test_what_an_installation_changes_on_colab_is_said_and_what_it_adds_is_not()
     assert colab.changes(after, after) == [] and "torch" in colab.names() and "papermill" in colab.names()
 
 
-def test_badges_and_install_cells_have_the_version_of_settings():
+def test_badges_install_cells_and_citation_have_the_version_of_settings():
     for path in stamp.files():
         text = path.read_text()
         assert stamp.stamped(text, *stamp.facts()) == text, f"{path.name} names another tag: make stamp"
@@ -137,3 +149,4 @@ def test_badges_and_install_cells_have_the_version_of_settings():
         assert f"/github/{repo}/blob/v{version}/nbs/{path.name}" in text, f"{path.name} has no badge"
         assert f"https://github.com/{repo}/archive/refs/tags/v{version}.tar.gz" in text, f"{path.name} has no install cell"
     assert stamp.stamped("github.com/a/b/archive/refs/tags/v9.9.tar.gz", "x/y", "1.0") == "github.com/x/y/archive/refs/tags/v1.0.tar.gz"
+    assert stamp.stamped("cff-version: 1.2.0\nversion: 9.9\n", "x/y", "1.0") == "cff-version: 1.2.0\nversion: 1.0\n"
