@@ -14,7 +14,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from coursekit.data import cifar10, near_duplicates
+from coursekit.data import near_duplicates
+from coursekit.splits import cifar10
 from coursekit.workspace import cpu_name, n_cores, setup
 
 

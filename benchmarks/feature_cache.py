@@ -21,8 +21,10 @@ from torchvision import transforms
 from torchvision.models import ResNet18_Weights, resnet18
 
 from coursekit.data import pets, squares
-from coursekit.finetune import cached_features, folds, pretrained, train_head
+from coursekit.features import cached_features
 from coursekit.fetch import fetch
+from coursekit.finetune import folds, train_head
+from coursekit.pretrained import pretrained
 from coursekit.training import CrossEntropy, optimiser
 from coursekit.workspace import cpu_name, gpu_name, n_cores, setup
 

@@ -14,7 +14,7 @@ import time
 import numpy as np
 from torchvision.datasets import ImageFolder
 
-from coursekit.data import cifar10
+from coursekit.splits import cifar10
 from coursekit.workspace import cpu_name, find_folder, n_cores, setup
 
 

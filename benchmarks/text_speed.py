@@ -20,7 +20,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from coursekit.text import CharModel, Streams, generate, python_source, text_learner
+from coursekit.corpora import python_source
+from coursekit.text import CharModel, Streams, generate, text_learner
 from coursekit.workspace import cpu_name, gpu_name, setup
 
 BS, SEQ, N_HIDDEN, N_LAYERS = 32, 64, 128, 2

@@ -26,7 +26,7 @@ from torchvision import transforms
 from torchvision.datasets import ImageFolder
 
 from coursekit.baseline import vgg
-from coursekit.data import cifar10
+from coursekit.splits import cifar10
 from coursekit.training import flip, learner, optimiser, shift
 from coursekit.workspace import cpu_name, find_folder, gpu_name, n_cores, setup
 

@@ -39,6 +39,40 @@ def ws():
 
 
 @pytest.fixture
+def place(tmp_path, monkeypatch):
+    "A workspace with a cache of its own."
+    monkeypatch.setenv("COURSEKIT_CACHE", str(tmp_path / "cache"))
+    return workspace.setup("tiny")
+
+
+@pytest.fixture(scope="session")
+def pre():
+    "A pretrained ResNet, with random weights and random statistics, so that each would be missed."
+    import torch
+    from torchvision.models import get_model
+
+    from coursekit.pretrained import Pretrained
+
+    torch.manual_seed(0)
+    model = get_model("resnet18", weights=None, num_classes=5)
+    for m in model.modules():
+        if isinstance(m, torch.nn.BatchNorm2d):
+            m.running_mean.normal_(), m.running_var.uniform_(0.5, 2)
+    return Pretrained("resnet18", model.eval(), [0.485, 0.456, 0.406], [0.229, 0.224, 0.225], 224, list("abcde"), float("nan"))
+
+
+def bright(n=60, side=32, n_classes=3):
+    "Images whose brightness says their class."
+    from coursekit.splits import Splits
+
+    rng = np.random.default_rng(0)
+    labels = np.arange(n) % n_classes
+    images = (rng.integers(0, 60, (n, side, side, 3)) + 60 * labels[:, None, None, None]).astype(np.uint8)
+    k = np.arange(n)
+    return Splits("made", images, labels, list("xyz")[:n_classes], [f"{i}.png" for i in k], k[:n // 2], k[n // 2:3 * n // 4], k[3 * n // 4:], f"made-{n}-{side}")
+
+
+@pytest.fixture
 def make(tmp_path):
     "Make a notebook with a parameters cell and the given code cells."
     def make(name, *sources, parameters=PARAMETERS, kernel="python3"):

@@ -20,11 +20,12 @@ from fastai.metrics import accuracy
 from test_training import made
 from torch import nn
 
-from coursekit.ablate import (MoreChannels, Residual, TrainAccuracy, ablate, augmentations, changes, compare, curves, dots, draw, gaps, kept, network, norm_layer, schedule, sizes,
-                              look_once, train_variant, verdict)
+from coursekit.ablate import MoreChannels, Residual, TrainAccuracy, augmentations, compare, kept, network, norm_layer, schedule, train_variant
+from coursekit.plots import curves, dots, draw, gaps
+from coursekit.runs import ablate, changes, look_once, sizes, verdict
 from coursekit.baseline import vgg
-from coursekit.course import read_notebook
-from coursekit.data import interval
+from coursekit.report import read_notebook
+from coursekit.stats import interval
 from coursekit.images import spaced
 from coursekit.ledger import ledger, looks, references
 from coursekit.training import ResumingLearner, affine, colour, flip, learner, optimiser, turn

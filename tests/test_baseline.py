@@ -7,8 +7,10 @@ import pandas as pd
 import pytest
 import torch
 
-from coursekit.baseline import dumb_baselines, final_test, history, most_confident_mistakes, reliability, train_baseline, vgg
-from coursekit.data import cifar10
+from coursekit.baseline import dumb_baselines, train_baseline, vgg
+from coursekit.evaluate import final_test, reliability
+from coursekit.plots import history, most_confident_mistakes
+from coursekit.splits import cifar10
 from coursekit.functions import fit_function, mlp, write_submission
 from coursekit.ledger import ledger, look, looks, references, results, write_record
 from coursekit.workspace import CourseError

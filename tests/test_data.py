@@ -17,7 +17,9 @@ import pytest
 from PIL import Image
 
 from coursekit import images
-from coursekit.data import cifar10, class_counts, contact_sheet, image_folder, image_table, make_split, pets
+from coursekit.data import class_counts
+from coursekit.plots import contact_sheet
+from coursekit.splits import cifar10, image_folder, image_table, make_split, pets
 from coursekit.fetch import sources
 from coursekit.images import CIFAR10, PETS, decode, draw_pet
 from coursekit.workspace import CourseError, setup

@@ -8,10 +8,12 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from coursekit.data import (audit, cifar10, dataset_picker, fast_model, imbalance_ratio, interval, learning_curve, more_data, near_duplicates,
-                            pair_sheet, parts_of, patch_features, pets, resolution_game, resolution_score, resolution_sheet, shrink, suggest_split)
+from coursekit.data import audit, fast_model, imbalance_ratio, learning_curve, more_data, near_duplicates, pair_sheet, parts_of, patch_features, resolution_sheet, suggest_split
+from coursekit.images import shrink
+from coursekit.splits import Splits, cifar10, pets
+from coursekit.stats import interval
+from coursekit.widgets import dataset_picker, resolution_game, resolution_score
 from coursekit.fetch import catalogue
-from coursekit.splits import Splits
 from coursekit.workspace import CourseError
 
 

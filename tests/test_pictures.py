@@ -20,9 +20,10 @@ from conftest import folder_of
 from PIL import Image
 
 from coursekit import images
-from coursekit.data import audit, class_counts, contact_sheet, image_folder, image_table, resolution_sheet, squares
+from coursekit.data import audit, class_counts, resolution_sheet
+from coursekit.plots import contact_sheet
+from coursekit.splits import image_folder, image_table, make_split, squares
 from coursekit.images import decode, files_below, part_of, read_images
-from coursekit.splits import make_split
 from coursekit.workspace import CourseError, setup
 
 linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="names of any bytes, and users")
@@ -412,7 +413,7 @@ def test_squares_of_one_shape(tmp_path, ws):
 AS_USER = """
 import os, sys, tempfile
 from coursekit import images
-from coursekit.data import cifar10, image_folder
+from coursekit.splits import cifar10, image_folder
 from coursekit.workspace import CourseError, setup, tidy
 user, umask, root, cache, home = sys.argv[1:]
 def settle(cache, runs):

@@ -7,9 +7,12 @@ from torchvision.models import get_model
 from torchvision.transforms.functional import rotate
 
 from coursekit import finetune
-from coursekit.ablate import changes
-from coursekit.data import cifar10, interval, near_duplicates, parts_of, pets, squares
+from coursekit.runs import changes
+from coursekit.data import near_duplicates, parts_of
+from coursekit.splits import cifar10, pets, squares
+from coursekit.stats import interval
 from coursekit.fetch import catalogue
+from coursekit.finetune import folds
 from coursekit.functions import mlp
 from coursekit.training import affine, colour, flip
 from coursekit.workspace import setup, show_table
@@ -32,7 +35,7 @@ def own_03(ws):
     model = get_model("shufflenet_v2_x0_5", weights=None, num_classes=5).eval()
     pre, splits = finetune.Pretrained("small", model, [0.5] * 3, [0.25] * 3, 32, list("abcde"), float("nan")), squares(pets(ws, size=32))
     return {**vars(finetune), "get_model": get_model, "flip": flip, "affine": affine, "colour": colour, "pre": pre, "splits": splits, "n_epochs": 1,
-            "chosen": {}, "parts_of_runs": lambda s: finetune.folds(s, 2), "parts": finetune.folds(splits, 2)}
+            "chosen": {}, "parts_of_runs": lambda s: folds(s, 2), "parts": folds(splits, 2)}
 
 
 def own_04(ws):
