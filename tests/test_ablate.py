@@ -384,6 +384,7 @@ def test_the_references_are_the_briefs():
 
 # The lesson, and a kill
 
+@pytest.mark.slow
 def test_the_lesson_run_again_trains_nothing_and_looks_at_no_test_part(ws, steps, monkeypatch, capsys):
     monkeypatch.setattr(plt, "show", lambda: plt.close("all"))
     matplotlib.use("Agg")
@@ -418,6 +419,7 @@ print(whole_grid(setup("tiny")))
 """
 
 
+@pytest.mark.slow
 def test_a_killed_grid_gives_the_same_table(tmp_path, monkeypatch):
     def start():
         env = {**os.environ, "COURSEKIT_CACHE": str(tmp_path / "b" / "cache"), "COURSEKIT_RUNS": str(tmp_path / "b" / "runs"), "OMP_NUM_THREADS": "1"}

@@ -189,6 +189,7 @@ def run(folder, name, die=-1):
     return subprocess.Popen([sys.executable, "-c", RUN, os.path.dirname(__file__), str(folder / f"{name}.pt"), str(die)], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=env)
 
 
+@pytest.mark.slow
 def test_a_killed_text_fit_ends_as_the_one_that_nobody_killed(tmp_path):
     at = random.SystemRandom().randrange(5, 180)  # of 189 batches in three epochs
     whole, killed = run(tmp_path, "whole"), run(tmp_path, "killed", at)

@@ -446,6 +446,7 @@ else:
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("owner, second", [(0, 4002), (4001, 4001)])
 def test_several_users_of_one_cache_train_side_by_side(owner, second, users):
     as_user, cache = users
@@ -898,6 +899,7 @@ def run(folder, out, name, precision, torn=""):
 KILLS = [("SGD", "fp32", 2, ""), ("Adam", "fp32", 2, ""), ("AdamW", "fp32", 1, "torn"), ("SGD", "bf16", 2, "torn"), ("AdamW", "bf16", 1, "")]  # 8 random kills and 2 in a write
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name, precision, kills, torn", KILLS)
 def test_a_killed_run_ends_as_the_one_that_nobody_killed(name, precision, kills, torn, tmp_path):
     child = run(tmp_path / "a", tmp_path / "whole.pt", name, precision)
@@ -946,6 +948,7 @@ def fit_one(seed, width=4, place=None):
     return quiet(learner(made(), model, place, bs=32, seed=seed), 1, 0.01)
 
 
+@pytest.mark.slow
 def test_a_grid_in_processes(place):
 
     from joblib.externals.loky import ProcessPoolExecutor
@@ -1210,6 +1213,7 @@ def test_a_dead_worker_is_a_failed_run_and_the_rest_is_known(place):
     assert table.status.tolist() == ["failed"] and "its process ended" in table.why[0]
 
 
+@pytest.mark.slow
 def test_a_grid_on_a_cluster_survives_a_dead_worker(place):
     distributed = pytest.importorskip("distributed")
 
