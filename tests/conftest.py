@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from functools import partial
 from pathlib import Path
 
 import nbformat
@@ -15,6 +16,7 @@ from PIL import Image
 from coursekit import workspace
 
 ROOT = Path(__file__).resolve().parents[1]
+slow = partial(pytest.param, marks=pytest.mark.slow)  # a case that make test leaves out
 PARAMETERS = 'scale = "quick"  # why\nlr = 0.1\nn = 3\nextensions = False'
 
 

@@ -319,6 +319,7 @@ def test_the_test_part_is_looked_at_once_for_each_fit(ws):
 
 # The lesson, and a kill
 
+@pytest.mark.slow
 def test_the_lesson_run_again_trains_nothing_and_looks_at_no_test_part(ws, steps, monkeypatch, capsys):
     monkeypatch.setattr(plt, "show", lambda: plt.close("all"))
     matplotlib.use("Agg")
@@ -353,6 +354,7 @@ print(whole_grid(setup("tiny")))
 """
 
 
+@pytest.mark.slow
 def test_a_killed_grid_gives_the_same_table(tmp_path, monkeypatch):
     def start():
         env = {**os.environ, "COURSEKIT_CACHE": str(tmp_path / "b" / "cache"), "COURSEKIT_RUNS": str(tmp_path / "b" / "runs"), "OMP_NUM_THREADS": "1"}

@@ -267,6 +267,7 @@ def called(process):
         return ""
 
 
+@pytest.mark.slow
 def test_a_killed_kernel_leaves_no_process_and_no_half_cache(tmp_path, monkeypatch):
     "Killed while its processes decode; then read again, right."
     for c in "ab":

@@ -100,7 +100,7 @@ def test_of_a_class_or_a_module_only_what_is_read_counts(tmp_path, monkeypatch):
 
     space = SimpleNamespace(smooth=0.1, n_epochs=5)
     for holder in Config, space:
-        loss = lambda p: p * holder.smooth
+        loss = lambda p: p * holder.smooth  # noqa: B023 - what it reads is the test
         before = key(loss)
         holder.n_epochs = 10
         assert key(loss) == before

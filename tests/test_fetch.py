@@ -404,6 +404,7 @@ def start(place, *urls):
     return child
 
 
+@pytest.mark.slow
 def test_kills_at_random_moments_of_fetch_and_unpack(host, place, offer):
     began = time.monotonic()
     start(place, host.url("medium")).communicate(timeout=60)
@@ -449,6 +450,7 @@ def test_a_kill_while_unpacking_leaves_no_half_folder(place, offer):
     assert not list(place.local.glob("data/.set.*.part"))
 
 
+@pytest.mark.slow
 def test_ctrl_c_keeps_what_has_arrived(host, place):
     child = start(place, host.url("slow"))
     part = place.data / "set.tar.gz.part"

@@ -14,7 +14,7 @@ from functools import partial, wraps
 import numpy as np
 import pytest
 import torch
-from fastai.callback.schedule import lr_find  # noqa: F401: adds Learner.lr_find
+from fastai.callback.schedule import lr_find  # noqa: F401 - adds Learner.lr_find
 from fastai.callback.mixup import MixUp
 from fastai.metrics import F1Score
 from fastai.callback.fp16 import MixedPrecision, NonNativeMixedPrecision
@@ -453,6 +453,7 @@ else:
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("owner, second", [(0, 4002), (4001, 4001)])
 def test_several_users_of_one_cache_train_side_by_side(owner, second, users):
     as_user, cache = users
@@ -759,7 +760,7 @@ def interrupt(learn, after, *args):
 
 @pytest.mark.parametrize("note", ["history['last'] = float(preds.mean())", "history.setdefault('all', []).append(1)", "seen.append(len(y))"])
 def test_what_a_metric_notes_does_not_stop_an_interrupted_fit_from_going_on(note, place, capsys):
-    def metric(space={}):
+    def metric():
         exec(f"def noted(preds, y):\n    {note}\n    return (preds.argmax(1) == y).float().mean()", space := {"history": {}, "seen": []})
         return space["noted"]
     s = made()
@@ -906,6 +907,7 @@ def run(folder, out, name, precision, torn=""):
 KILLS = [("SGD", "fp32", 2, ""), ("Adam", "fp32", 2, ""), ("AdamW", "fp32", 1, "torn"), ("SGD", "bf16", 2, "torn"), ("AdamW", "bf16", 1, "")]  # 8 random kills and 2 in a write
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name, precision, kills, torn", KILLS)
 def test_a_killed_run_ends_as_the_one_that_nobody_killed(name, precision, kills, torn, tmp_path):
     child = run(tmp_path / "a", tmp_path / "whole.pt", name, precision)
@@ -954,6 +956,7 @@ def fit_one(data, ws, seed, width=4):
     return quiet(learner(data, model, ws, bs=32, seed=seed), 1, 0.01)
 
 
+@pytest.mark.slow
 def test_a_grid_in_processes(place):
 
     from joblib.externals.loky import ProcessPoolExecutor
@@ -1218,6 +1221,7 @@ def test_a_dead_worker_is_a_failed_run_and_the_rest_is_known(place):
     assert table.status.tolist() == ["failed"] and "its process ended" in table.why[0]
 
 
+@pytest.mark.slow
 def test_a_grid_on_a_cluster_survives_a_dead_worker(place):
     distributed = pytest.importorskip("distributed")
 

@@ -143,6 +143,7 @@ def test_more_data_finds_a_known_law():
     assert abs(ahead["accuracy"] - law(3200)) < 0.02
 
 
+@pytest.mark.slow
 def test_the_interval_of_more_data_covers_the_truth():
     law, sizes, hits = lambda n: 1 - (0.1 + 2 * n**-0.4), [100, 200, 400, 800, 1600], 0
     for seed in range(30):

@@ -457,6 +457,7 @@ except CourseError as e:
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("umask, owner, expected", [("022", 0, [2, 1]), ("077", 0, [2, 2]), ("022", 4001, [2, 1])])
 def test_several_users_of_one_cache(users, umask, owner, expected):
     "Each decodes the stand-in, which is each user's own; the pictures are decoded once where the umask lets others read."
@@ -479,6 +480,7 @@ def test_what_a_killed_user_left_is_not_in_the_way(users):
     assert as_user(SHARE, 4002).startswith("2 user-4002")
 
 
+@pytest.mark.slow
 def test_a_user_without_home_or_name(users):
     as_user, cache = users
     said = as_user(HOMELESS, 4321).splitlines()

@@ -191,6 +191,7 @@ def run(folder, name, die=-1):
     return subprocess.Popen([sys.executable, "-c", RUN, os.path.dirname(__file__), str(folder / f"{name}.pt"), str(die)], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=env)
 
 
+@pytest.mark.slow
 def test_a_killed_text_fit_ends_as_the_one_that_nobody_killed(tmp_path):
     at = random.SystemRandom().randrange(5, 180)  # of 189 batches in three epochs
     whole, killed = run(tmp_path, "whole"), run(tmp_path, "killed", at)
@@ -292,7 +293,7 @@ class Fixed(CharModel):
         return self.logits.expand(*x.shape, -1), torch.zeros(1)
 
 
-@pytest.mark.parametrize("temperature, keep", [(1., None), (0.5, None), (2., None), (1., lambda l: nucleus(l, 0.8)), (1., lambda l: top_k(l, 3))])
+@pytest.mark.parametrize("temperature, keep", [(1., None), (0.5, None), (2., None), (1., lambda logits: nucleus(logits, 0.8)), (1., lambda logits: top_k(logits, 3))])
 def test_frequencies_agree_with_the_distribution(temperature, keep):
     from scipy.stats import chisquare
 
