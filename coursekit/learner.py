@@ -74,7 +74,7 @@ class _Refusals(ResumingLearner):
     "What only fastai's own loaders can do."
     def show_results(self, *args, **kwargs):
         "Refused."
-        raise CourseError("show_results draws what fastai's own loaders hold: most_confident_mistakes(splits, learn.get_preds()[0]) of coursekit.baseline shows pictures beside their answers.")
+        raise CourseError("show_results draws what fastai's own loaders hold: plot_top_losses(splits, learn.get_preds()[0]) of coursekit.baseline shows pictures beside their answers.")
 
     def export(self, *args, **kwargs):
         "Refused: what it writes runs code where it is read."
@@ -103,7 +103,7 @@ class CourseLearner(_Refusals):
     def get_preds(self, ds_idx=1, dl=None, with_loss=False, act=None, **kwargs):
         "fastai's; where the loss does not say how scores become probabilities, it is by softmax."
         if dl is None and ds_idx not in (0, 1):
-            raise CourseError(f"There is no part {ds_idx} here, only 0, to train on, and 1, to validate: final_test(learn) of coursekit.baseline judges by the test part, once.")
+            raise CourseError(f"There is no part {ds_idx} here, only 0, to train on, and 1, to validate: evaluate_test(learn) of coursekit.baseline judges by the test part, once.")
         if with_loss and dl is not None and getattr(dl, "labels", self) is None:
             raise CourseError("The loss of new pictures is not known, as they have no labels: ask for predictions alone.")
         return super().get_preds(ds_idx, dl=dl, with_loss=with_loss, act=act or getattr(self.loss_func, "activation", CrossEntropy().activation), **kwargs)
@@ -126,7 +126,7 @@ class CourseLearner(_Refusals):
         "Predictions averaged over `n` augmented views of each image, and with its own: `beta` is the share of that (test-time augmentation)."
         augment, valid, dl = getattr(self.dls.train, "augment", ()), self.dls.valid, self.dls[ds_idx].new(shuffle=False) if dl is None else dl
         if not augment:
-            raise CourseError("Test-time augmentation needs what the training augments by, and there is nothing: make the learner with augment=[flip], say, from coursekit.training.")
+            raise CourseError("Test-time augmentation needs what the training augments by, and there is nothing: make the learner with augment=[random_hflip], say, from coursekit.augment.")
         if not torch.equal(valid.augmented(augment, 0).one_batch()[1], valid.one_batch()[1]):
             raise CourseError("One of the augmentations changes labels, as mixup does, so that its views show something else: predict with get_preds.")
         with self.no_bar():
@@ -196,11 +196,12 @@ def learner(data,            # as from `coursekit.data`
             **kwargs,        # more of fastai's Learner: cbs, splitter, train_bn, ...
            ) -> CourseLearner: # to be fitted
     "A fastai Learner on data in memory, that is fast on the hardware at hand and goes on where it was killed."
-    seed, task = ws.seed if seed is None else seed, as_task(task, data)
+    data, seed = one_size(data) if loaders is None else data, ws.seed if seed is None else seed
+    task = as_task(task, data)
     if opt is not None and not callable(opt) or isinstance(opt, type) and issubclass(opt, torch.optim.Optimizer):
         raise CourseError(f"The optimizer is {opt!r}: optimizer('SGD', momentum=0.9) and the like are expected.")
     if loaders is None:
-        data = _taken_by(model, one_size(data), ws.device)
+        data = _taken_by(model, data, ws.device)
         loaders = image_loaders(data, ws.device, bs, (augment,) if callable(augment) else augment, mean, std, seed, task.targets)
     if getattr(model, "was_fitted", False):
         print("This model was fitted before: training begins with the weights that it has. Build it anew to start over.")

@@ -33,10 +33,9 @@ from coursekit.ledger import ledger, results
 from coursekit.splits import Splits
 from coursekit.augment import cutout, mixup, random_hflip, random_translate
 from coursekit.checkpoints import read_checkpoint
-from coursekit.learner import learner, optimizer
+from coursekit.learner import channel_stats, learner, optimizer
 from coursekit.loaders import ArrayLoader
-from coursekit.report import record
-from coursekit.runs import run_grid
+from coursekit.runs import record, run_grid
 from coursekit.files import CourseError
 from coursekit.workspace import setup
 
@@ -242,7 +241,7 @@ def test_an_augmentation_that_returns_something_else_is_a_sentence(augment, says
 
 @pytest.mark.parametrize("part", [2, -1, "test"])
 def test_the_test_part_is_not_predicted_by_the_way(part, place):
-    with pytest.raises(CourseError, match="final_test.learn, splits. of coursekit.baseline"):
+    with pytest.raises(CourseError, match="evaluate_test.learn. of coursekit.baseline"):
         learner(made(), net(), place, bs=32).get_preds(ds_idx=part)
     with pytest.raises(CourseError, match="The splits are 'my-images': what image_folder"):
         learner("my-images", net(), place)
@@ -368,7 +367,7 @@ def test_views_are_averaged_and_labels_that_change_are_refused(place):
         learner(s, net(), place, bs=32, augment=[mixup(3)]).tta()
 
 
-@pytest.mark.parametrize("ask, says", [(lambda learn: learn.show_results(), "most_confident_mistakes"), (lambda learn: learn.export("m.pkl"), "weights_only=True"), (lambda learn: learn.dls.show_batch(), "contact_sheet")])
+@pytest.mark.parametrize("ask, says", [(lambda learn: learn.show_results(), "plot_top_losses"), (lambda learn: learn.export("m.pkl"), "weights_only=True"), (lambda learn: learn.dls.show_batch(), "contact_sheet")])
 def test_what_fastai_has_and_this_has_not_says_what_to_use(ask, says, place):
     with pytest.raises(CourseError, match=says):
         ask(learner(made(), net(), place, bs=32))
@@ -381,10 +380,8 @@ def test_a_record_says_what_the_learner_was_trained_on(place):
     assert ledger(place).data[0]["train"] == 60
     record(quiet(learner(replace(s, train=s.train[:30]), net(), place, bs=32), 1, 0.01), "half")
     assert sorted(d["train"] for d in ledger(place).data) == [30, 60], "a learning curve keeps its points"
-    for other in replace(s, fingerprint="other"), replace(made(60), name="another", fingerprint="60"):
-        with pytest.raises(CourseError, match=f"trained on made .made. and the record shall say .*{other.fingerprint}"):
-            record(learn, other, "half", "one epoch")
-    assert len(ledger(place)) == 2
+    row = ledger(place).iloc[0]
+    assert row.recipe == learn.recipe and row.data["fingerprint"] == "made" and len(ledger(place)) == 2
 
 
 def test_a_run_that_failed_once_on_a_part_leaves_no_failure_behind(place):
@@ -435,13 +432,12 @@ import torch
 torch.set_num_threads(1)
 from test_learner import cut_off, made, net, quiet
 from coursekit import ledger
-from coursekit.learner import learner
-from coursekit.training import optimiser
+from coursekit.learner import learner, optimizer
 from coursekit.workspace import setup
 ledger._version = str  # what it reads may be closed to the user
 user, umask, root, cache, home = sys.argv[1:]
 def fit():
-    return learner(made(), net(), setup("tiny"), bs=32, opt=optimiser("SGD"))
+    return learner(made(), net(), setup("tiny"), bs=32, opt=optimizer("SGD"))
 os.environ.update(COURSEKIT_CACHE=home + "/first", COURSEKIT_RUNS=home + "/first")
 quiet(fit(), 1, 0.05)  # what is imported late may be closed to the user
 os.setgroups([]), os.setgid(int(user)), os.setuid(int(user))
@@ -468,7 +464,7 @@ def test_several_users_of_one_cache_train_side_by_side(owner, second, users):
 # Bad input
 
 @pytest.mark.parametrize("make, says", [
-    (lambda s, ws: learner(s, net(5), ws), "outputs of shape .2, 5. for 2 images and there are 3 classes"),
+    (lambda s, ws: learner(s, net(5), ws), "outputs of shape .2, 5. for 2 examples and there are 3 classes"),
     (lambda s, ws: learner(replace(s, labels=s.labels + 1), net(), ws), "labels go from 1 to 3 and there are 3 classes"),
     (lambda s, ws: learner(s, net(), ws, bs=0), "batch size is 0"),
     (lambda s, ws: learner(replace(s, valid=np.array([], int)), net(), ws), "no images in this part"),
