@@ -75,6 +75,33 @@ def bright(n=60, side=32, n_classes=3):
     return Splits("made", images, labels, list("xyz")[:n_classes], [f"{i}.png" for i in k], k[:n // 2], k[n // 2:3 * n // 4], k[3 * n // 4:], f"made-{n}-{side}")
 
 
+def made(n=240, n_classes=3):
+    "Images of 16 pixels a side whose brightness says their class, in random order."
+    from coursekit.splits import Splits
+
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, n_classes, n)
+    images = (rng.integers(0, 120, (n, 16, 16, 3)) + 40 * labels[:, None, None, None]).astype(np.uint8)
+    k = np.arange(n)
+    return Splits("made", images, labels, list("abcdef")[:n_classes], [f"{i}.png" for i in k], k[:n // 2], k[n // 2:3 * n // 4], k[3 * n // 4:], "made")
+
+
+def net(n_classes=3):
+    "A small network with batch norm and dropout, with the same weights each time."
+    import torch
+    from torch import nn
+
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU(), nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Dropout(0.3), nn.Linear(32, n_classes))
+
+
+def quiet(learn, *args, **kwargs):
+    "Fit by one cycle without a word; gives the learner."
+    with learn.no_bar(), learn.no_logging():
+        learn.fit_one_cycle(*args, **kwargs)
+    return learn
+
+
 @pytest.fixture
 def make(tmp_path):
     "Make a notebook with a parameters cell and the given code cells."

@@ -12,10 +12,9 @@ import matplotlib
 import matplotlib.pyplot as plt
 import pytest
 import torch
-from conftest import ROOT
 from fastai.callback.schedule import ParamScheduler
 from fastai.metrics import accuracy
-from test_training import made
+from conftest import ROOT, made
 from torch import nn
 
 from coursekit.ablate import ZeroPadShortcut, Residual, TrainAccuracy, augmentations, network, norm_layer, schedule, train_variant

@@ -28,43 +28,15 @@ from PIL import Image
 from torch import nn
 from torchvision.transforms import v2
 
+from conftest import made, net, quiet
 from coursekit import checkpoints, precision as precision_module, resume
 from coursekit.ledger import ledger, results
-from coursekit.splits import Splits
 from coursekit.augment import cutout, mixup, random_hflip, random_translate
 from coursekit.checkpoints import read_checkpoint
 from coursekit.learner import channel_stats, learner, optimizer
 from coursekit.loaders import ArrayLoader
 from coursekit.runs import record, run_grid
 from coursekit.files import CourseError
-from coursekit.workspace import setup
-
-
-def made(n=240, n_classes=3):
-    "Images whose brightness says their class."
-    rng = np.random.default_rng(0)
-    labels = rng.integers(0, n_classes, n)
-    images = (rng.integers(0, 120, (n, 16, 16, 3)) + 40 * labels[:, None, None, None]).astype(np.uint8)
-    k = np.arange(n)
-    return Splits("made", images, labels, list("abcdef")[:n_classes], [f"{i}.png" for i in k], k[:n // 2], k[n // 2:3 * n // 4], k[3 * n // 4:], "made")
-
-
-def net(n_classes=3):
-    torch.manual_seed(0)
-    return nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU(), nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Dropout(0.3), nn.Linear(32, n_classes))
-
-
-@pytest.fixture
-def place(tmp_path, monkeypatch):
-    "A workspace of its own."
-    monkeypatch.setenv("COURSEKIT_CACHE", str(tmp_path / "cache"))
-    return setup("tiny")
-
-
-def quiet(learn, *args, **kwargs):
-    with learn.no_bar(), learn.no_logging():
-        learn.fit_one_cycle(*args, **kwargs)
-    return learn
 
 
 # Batches and augmentation
