@@ -785,6 +785,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
             'coursekit.workspace': { 'coursekit.workspace.Workspace': ('kit/workspace.html#workspace', 'coursekit/workspace.py'),
                                      'coursekit.workspace.Workspace.__repr__': ( 'kit/workspace.html#workspace.__repr__',
                                                                                  'coursekit/workspace.py'),
+                                     'coursekit.workspace.Workspace.__setstate__': ( 'kit/workspace.html#workspace.__setstate__',
+                                                                                     'coursekit/workspace.py'),
                                      'coursekit.workspace.Workspace.pick': ('kit/workspace.html#workspace.pick', 'coursekit/workspace.py'),
                                      'coursekit.workspace._ask': ('kit/workspace.html#_ask', 'coursekit/workspace.py'),
                                      'coursekit.workspace._device': ('kit/workspace.html#_device', 'coursekit/workspace.py'),

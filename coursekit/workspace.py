@@ -147,7 +147,7 @@ class Workspace:
     "Where and how a notebook runs; made by `setup`."
     scale: str    # tiny, quick or full
     seed: int     # what Python, NumPy and torch were seeded with
-    device: str   # cuda, mps or cpu
+    device: str   # cuda, mps or cpu; in another process that it is sent to, what that one has
     data: Path    # archives, and a user's own copies of datasets
     runs: Path    # the ledger, checkpoints, splits
     local: Path   # this machine's own disk: unpacked images, decoded arrays
@@ -155,6 +155,9 @@ class Workspace:
     def pick(self, *, tiny, quick, full):
         "The value for the scale at hand."
         return {"tiny": tiny, "quick": quick, "full": full}[self.scale]
+
+    def __setstate__(self, state):
+        self.__dict__.update(state, device=_device())  # a login node's grid runs on nodes with GPUs
 
     def __repr__(self):
         rows = ("scale", self.scale), ("seed", self.seed), ("device", self.device), \

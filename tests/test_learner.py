@@ -1,5 +1,6 @@
 "Training: batches, precision, what a fit is, and runs that are killed and go on."
 import os
+import pickle
 import random
 import re
 import signal
@@ -1190,6 +1191,30 @@ def test_a_dead_worker_is_a_failed_run_and_the_rest_is_known(place):
 
 
 @pytest.mark.slow
+def from_far(data, ws, seed, width):
+    "What `fit_one` does, and where its data lies."
+    assert isinstance(data.images, np.memmap) and data.images.filename.startswith(str(ws.runs)), "the data came by path"
+    assert ws.device == ("cuda" if torch.cuda.is_available() else "cpu"), "the device is the worker's"
+    return fit_one(data, ws, seed, width)
+
+
+@pytest.mark.slow
+def test_a_grid_through_submitit_gets_its_data_by_path_and_its_own_device(place, monkeypatch):
+    submitit = pytest.importorskip("submitit")
+
+    monkeypatch.setenv("PYTHONPATH", os.path.dirname(__file__))
+    executor = submitit.AutoExecutor(folder=str(place.local / "jobs" / "%j"), cluster="local")
+    executor.update_parameters(timeout_min=3)
+    elsewhere = replace(place, device="meta")  # as it is called on another machine
+    table = run_grid(from_far, {"a": {"width": 4}, "none": {"width": 0}}, [0, 1], made(), elsewhere, executor=executor)
+    assert table.status.tolist() == ["finished", "failed"] * 2 and "no units" in table.why[1], table.why.tolist()
+    assert ledger(place).failed.isna().sum() == 2
+
+
+def test_a_workspace_that_is_sent_takes_the_device_of_where_it_arrives(place):
+    assert pickle.loads(pickle.dumps(replace(place, device="meta"))) == place
+
+
 def test_a_grid_on_a_cluster_survives_a_dead_worker(place):
     distributed = pytest.importorskip("distributed")
 
