@@ -1,5 +1,6 @@
 "The house: who may import whom, and how long a cell, a module and a function may be."
 import ast
+import importlib
 import re
 
 import pytest
@@ -75,6 +76,17 @@ def test_the_checker_sees_imports(source, modules):
 @pytest.mark.parametrize("path", cases("lessons", LESSONS))
 def test_no_lesson_imports_another(path):
     assert all_imported(path) & OF_LESSONS <= {module(path)}
+
+
+@pytest.mark.parametrize("lesson, names", [
+    ("data", "Splits audit class_counts contact_sheet dataset_picker fast_model image_folder image_table imbalance_ratio interval learning_curve make_split more_data near_duplicates pair_sheet "
+             "parts_of patch_features resolution_game resolution_score resolution_sheet squares suggest_split"),
+    ("baseline", "dumb_baselines final_test history most_confident_mistakes reliability train_baseline vgg"),
+    ("ablate", "TrainAccuracy ablate augmentations changes curves dots draw gaps look_once network plot_comparison schedule sizes train_variant verdict"),
+    ("functions", "fit_function mlp write_submission")])
+def test_what_students_import_from_a_lesson_is_there(lesson, names):
+    there = importlib.import_module(f"coursekit.{lesson}")
+    assert set(names.split()) <= set(there.__all__) and all(hasattr(there, n) for n in there.__all__)
 
 
 @pytest.mark.parametrize("path", cases("kit", KIT))

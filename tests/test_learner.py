@@ -1193,7 +1193,7 @@ def test_a_dead_worker_is_a_failed_run_and_the_rest_is_known(place):
 @pytest.mark.slow
 def from_far(data, ws, seed, width):
     "What `fit_one` does, and where its data lies."
-    assert isinstance(data.images, np.memmap) and data.images.filename.startswith(str(ws.runs)), "the data came by path"
+    assert isinstance(data.images, np.memmap) and str(data.images.filename).startswith(str(ws.runs)), "the data came by path"
     assert ws.device == ("cuda" if torch.cuda.is_available() else "cpu"), "the device is the worker's"
     return fit_one(data, ws, seed, width)
 
