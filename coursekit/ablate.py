@@ -17,8 +17,7 @@ from .images import spaced
 from .plots import plot_curves, plot_dots, plot_networks, plot_gaps, plot_comparison
 from .runs import ablate, config_diff, evaluate_test_once, count_params_flops, summarize
 from .augment import color_jitter, cutout, mixup, random_affine, random_hflip, random_translate
-from .learner import learner, optimizer
-from .resume import ResumingLearner
+from .learner import CourseLearner, learner, optimizer
 from .files import CourseError
 
 with warnings.catch_warnings():
@@ -200,7 +199,8 @@ class TrainAccuracy(Metric):
         return right / len(idx)
 
 
-def train_variant(splits, ws, n_epochs, seed=0,
+def train_variant(data, ws, seed=0,
+                  n_epochs=15,
                   lr=0.02,              # the highest
                   shape="one cycle",    # of the learning rate, see `schedule`
                   opt="SGD",            # with momentum 0.9; or the name of another class in torch.optim
@@ -209,14 +209,14 @@ def train_variant(splits, ws, n_epochs, seed=0,
                   augment=(),           # names, see `augmentations`
                   unit_range=False,     # True leaves the inputs in [0, 1]; False: zero mean, unit variance
                   **architecture,       # see `network`
-                 ) -> ResumingLearner:  # fitted
+                 ) -> CourseLearner:    # fitted
     "Train one member of the family, with accuracy on both parts after each epoch."
     from fastai.metrics import accuracy
 
     torch.manual_seed(seed)
-    model = network(len(splits.classes), side=splits.images.shape[1], **architecture)
+    model = network(len(data.classes), side=data.images.shape[1], **architecture)
     maker = optimizer(opt, weight_decay=weight_decay, **({"momentum": 0.9} if opt == "SGD" else {}))
-    learn = learner(splits, model, ws, bs, lr, maker, augmentations(augment, len(splits.classes)), *((0., 1.) if unit_range else (None, None)),
+    learn = learner(data, model, ws, bs, lr, maker, augmentations(augment, len(data.classes)), *((0., 1.) if unit_range else (None, None)),
                     metrics=[accuracy, TrainAccuracy()], seed=seed)
     with learn.no_bar(), learn.no_logging():
         learn.fit(n_epochs, cbs=ParamScheduler(schedule(shape, lr)))

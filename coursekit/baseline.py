@@ -65,8 +65,8 @@ def vgg(n_classes=10,
     return nn.Sequential(*layers)
 
 # %% ../nbs/02_baseline.ipynb #3ce96c57
-def train_baseline(splits, ws, n_epochs, seed=0):
-    "The baseline: by the reference recipe at full scale, else by one cycle; returns the fitted learner and the recipe in words."
+def train_baseline(splits, ws, n_epochs, seed=0) -> "CourseLearner": # fitted
+    "The baseline: by the reference recipe at full scale, else by one cycle."
     import torch
 
     from coursekit.learner import learner, optimizer
@@ -74,9 +74,9 @@ def train_baseline(splits, ws, n_epochs, seed=0):
     torch.manual_seed(seed)
     model, opt = vgg(len(splits.classes)), optimizer("SGD", momentum=0.9)
     if ws.scale == "full":
-        learn, recipe = learner(splits, model, ws, bs=64, lr=1e-3, opt=opt, mean=0., std=1., seed=seed), f"SGD 1e-3, momentum 0.9, batch 64, {n_epochs} epochs, inputs in [0, 1]"
+        learn = learner(splits, model, ws, bs=64, lr=1e-3, opt=opt, mean=0., std=1., seed=seed)
         learn.fit(n_epochs, 1e-3)
     else:
-        learn, recipe = learner(splits, model, ws, bs=64, opt=opt, seed=seed), f"SGD one cycle to 0.02, momentum 0.95-0.85, batch 64, {n_epochs} epochs"
+        learn = learner(splits, model, ws, bs=64, opt=opt, seed=seed)
         learn.fit_one_cycle(n_epochs, 0.02)
-    return learn, recipe
+    return learn

@@ -14,9 +14,9 @@ from .files import CourseError
 
 # %% ../nbs/kit/18_evaluate.ipynb #319a4cad
 def calibration_curve(preds,    # probabilities, shape (n, classes)
-                targets,  # labels, shape (n,)
-                n_bins=10,
-               ) -> "tuple[pd.DataFrame, float]": # confidence, accuracy, n by bin, and the expected calibration error
+                      targets,  # labels, shape (n,)
+                      n_bins=10,
+                     ) -> "tuple[pd.DataFrame, float]": # confidence, accuracy, n by bin, and the expected calibration error
     "Confidence against accuracy in bins, and the mean distance between them, weighted by size (ECE; Guo et al., 2017)."
     import pandas as pd
 

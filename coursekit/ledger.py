@@ -164,7 +164,7 @@ def _one(runs, column):
 
 # %% ../nbs/kit/17_ledger.ipynb #06ad1815
 # what a run may have besides what `_NEEDED` names: columns even where no run has them yet
-_KNOWN = ["fit", "failed", "accuracy", "train_accuracy", "test_accuracy", "train_loss", "valid_loss", "epochs", "parameters", "flops", "seconds"]
+_KNOWN = ["when", "fit", "failed", "accuracy", "train_accuracy", "test_accuracy", "train_loss", "valid_loss", "epochs", "parameters", "flops", "seconds"]
 
 
 def load_runs(ws,
@@ -172,13 +172,18 @@ def load_runs(ws,
               configurations=None, # {name: {argument: value}}; None: all
               **shared,            # arguments of all configurations, as for `run_grid`
              ) -> "pd.DataFrame":  # as from `ledger`, with `diverged`: why the loss became no number, missing where it did not
-    "The ledger's runs at the scale of `ws`, in the order of the configurations and of the seeds."
+    "The ledger's runs at the scale of `ws`, each as it was last made, in the order of the configurations and of the seeds."
+    import pandas as pd
+
     runs = ledger(ws)
     runs = runs.reindex(columns=runs.columns.union([*_NEEDED[:-1], *_KNOWN], sort=False))
     runs["diverged"] = [why.removeprefix("CourseError: ") if isinstance(why, str) and "The loss is" in why else None for why in runs.failed]
     sets = None if data is None else [(d.fingerprint, len(d.train)) for d in (data if isinstance(data, (list, tuple)) else [data])]
-    keep = [run.scale == ws.scale and (sets is None or (run.data["fingerprint"], run.data.get("train")) in sets) for run in runs.itertuples()]
-    runs = runs[np.array(keep, bool)].sort_values("seed", kind="stable")
+    runs = runs.sort_values("when", kind="stable", na_position="first")
+    keep = [run.scale == ws.scale and (sets is None or (run.data.get("fingerprint"), run.data.get("train")) in sets) for run in runs.itertuples()]
+    runs = runs[np.array(keep, bool)]
+    which = [(run.name, _text(run.config), run.seed, run.data.get("fingerprint"), run.data.get("train")) for run in runs.itertuples(index=False)]
+    runs = runs[~pd.Series(which, index=runs.index, dtype=object).duplicated(keep="last")].sort_values("seed", kind="stable")
     if configurations is not None:
         said = [(name, _text(config)) for name, config in zip(runs.name, runs.config)]
         wanted = [(name, _text({**shared, **config})) for name, config in configurations.items()]

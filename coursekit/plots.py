@@ -85,10 +85,10 @@ def plot_curves(runs, ax, metric="accuracy"):
 
 
 def plot_dots(runs,
-         n,               # images that the metric was taken on
-         ax, metric="accuracy",
-         references=None, # {run name: published value}
-        ):
+              n,               # images that the metric was taken on
+              ax, metric="accuracy",
+              references=None, # {run name: published value}
+             ):
     "A dot a seed, with Wilson's 95 % interval for `n` images; from three seeds on the 95 % interval of their mean; references as diamonds."
     for k, (name, own) in enumerate(runs.groupby("name", sort=False)):
         values = own[metric].dropna()

@@ -10,7 +10,7 @@ from .files import CourseError
 
 # %% ../nbs/kit/16_stats.ipynb #fcb771e8
 def wilson_interval(right, # how many of n were right
-             n) -> tuple[float, float]: # low and high end, shares of 1
+                    n) -> tuple[float, float]: # low and high end, shares of 1
     "The 95 % interval of an accuracy (Wilson, 1927): what the truth may be when `right` of `n` were right."
     from scipy.stats import binomtest
 
@@ -21,8 +21,8 @@ def wilson_interval(right, # how many of n were right
 
 # %% ../nbs/kit/16_stats.ipynb #6fc91e85
 def ci_half_width(values,  # a Series, one figure a run
-               share=0. # validation images by training images where the runs are folds of one set (Nadeau and Bengio, 2003); 0 where they are not
-              ) -> float: # not a number under three runs
+                  share=0. # validation images by training images where the runs are folds of one set (Nadeau and Bengio, 2003); 0 where they are not
+                 ) -> float: # not a number under three runs
     "Half the width of Student's 95 % interval of the mean."
     from scipy import stats
 

@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 import time
-from functools import partial
 
 import matplotlib
 import matplotlib.pyplot as plt
@@ -20,7 +19,7 @@ from torch import nn
 from coursekit.ablate import ZeroPadShortcut, Residual, TrainAccuracy, augmentations, network, norm_layer, schedule, train_variant
 from coursekit.baseline import vgg
 from coursekit.images import spaced
-from coursekit.ledger import ledger, load_runs, count_test_evals
+from coursekit.ledger import ledger, load_runs, count_test_evals, references
 from coursekit.plots import plot_comparison
 from coursekit.report import read_notebook
 from coursekit.runs import ablate, evaluate_test_once, count_params_flops, summarize
@@ -221,8 +220,12 @@ def test_the_other_schedules():
 
 # Runs
 
-def fit(splits, ws, n_epochs=1, **more):
-    return partial(train_variant, splits, ws, n_epochs, **{**SMALL, "bs": 32, **more})
+SHARED = {**SMALL, "bs": 32, "n_epochs": 1}
+
+
+def fit(data, ws, seed=0, **more):
+    "A variant as `ablate` trains it with what is shared."
+    return train_variant(data, ws, seed, **{**SHARED, **more})
 
 
 def test_train_accuracy_is_of_plain_images_and_changes_nothing(ws):
@@ -243,11 +246,18 @@ def test_train_accuracy_is_of_plain_images_and_changes_nothing(ws):
 
 def test_a_variant_is_trained_as_it_says(ws):
     splits = made()
-    learn = fit(splits, ws, unit_range=True, opt="AdamW", weight_decay=0.1, lr=1e-3, augment=["flip", "mixup"], norm="group")()
+    learn = fit(splits, ws, unit_range=True, opt="AdamW", weight_decay=0.1, lr=1e-3, augment=["flip", "mixup"], norm="group")
     assert type(learn.opt.opt).__name__ == "AdamW" and learn.opt.opt.param_groups[0]["weight_decay"] == 0.1
     assert (learn.dls.train.mean == 0).all() and (learn.dls.train.std == 1).all() and len(learn.dls.train.augment) == 2
-    plain = fit(splits, ws)()
+    plain = fit(splits, ws)
     assert plain.opt.opt.param_groups[0]["weight_decay"] == 0 and plain.dls.train.mean.min() > 0.2 and not plain.dls.train.augment
+
+
+@pytest.mark.parametrize("name, row", [("baseline", {}), ("dropout", {"dropout": 0.2}), ("weight decay", {"weight_decay": 0.002}), ("augmentation", {"augment": ["flip", "shift"]}),
+                                       ("all", {"dropout": [0.2, 0.3, 0.4], "norm": "batch", "augment": ["flip", "shift"]})])
+def test_a_row_trained_by_the_references_recipe_says_so_in_its_words(name, row, ws):
+    learn = train_variant(made(), ws, n_epochs=1, lr=1e-3, shape="constant", unit_range=True, **SMALL, **row)
+    assert learn.recipe.replace(" 1 epoch,", " 400 epochs," if name == "all" else " 100 epochs,") == references()[f"DD2424 {name}"]["recipe"]
 
 
 def test_l2_and_decoupled_decay_differ_in_adam_alone():
@@ -270,26 +280,26 @@ def steps(monkeypatch):
 
 def test_what_is_trained_is_not_trained_again(ws, steps, capsys):
     splits, tries = made(), {"a": {}, "b": {"dropout": [0.1, 0.2, 0.3], "norm": "batch"}, "a too": {}}
-    runs = ablate(fit(splits, ws), tries, [1, 0], splits, ws, "small")
+    runs = ablate(train_variant, tries, [1, 0], splits, ws, **SHARED)
     assert runs.name.tolist() == ["a", "a", "b", "b", "a too", "a too"] and runs.seed.tolist() == 3 * [0, 1] and steps[0] == 4 * 4
-    again = ablate(fit(splits, ws), tries, [1, 0], splits, ws, "small")
+    again = ablate(train_variant, tries, [1, 0], splits, ws, **SHARED)
     assert steps[0] == 16 and again.accuracy.equals(runs.accuracy) and again.epochs.equals(runs.epochs)
     assert "finished before" not in capsys.readouterr().out
-    assert len(load_runs(ws, splits, {"b": tries["b"]}, "small")) == 2
-    assert not len(load_runs(ws, splits, {"b": tries["b"]}, "large")) and not len(load_runs(ws, splits, {"b": {}}, "small")) and not len(load_runs(ws, made(120), tries, "small"))
+    assert len(load_runs(ws, splits, {"b": tries["b"]}, **SHARED)) == 2
+    assert not len(load_runs(ws, splits, {"b": tries["b"]}, **SHARED | {"n_epochs": 2})) and not len(load_runs(ws, splits, {"b": {}}, **SHARED)) and not len(load_runs(ws, made(120), tries, **SHARED))
 
 
 def test_a_rate_that_diverges_is_a_result_and_not_tried_again(ws, steps, capsys):
     splits, tries = made(), {"high": {"lr": 1e9, "shape": "constant"}, "low": {"lr": 0.01}}
-    runs = ablate(fit(splits, ws), tries, [0], splits, ws, "rates")
+    runs = ablate(train_variant, tries, [0], splits, ws, **SHARED)
     assert runs.name.tolist() == ["high", "low"] and "The loss is" in runs.diverged[0] and runs.accuracy.isna().tolist() == [True, False]
     before = steps[0]
-    again = ablate(fit(splits, ws), tries, [0], splits, ws, "rates")
+    again = ablate(train_variant, tries, [0], splits, ws, **SHARED)
     assert steps[0] == before and again.diverged[0] == runs.diverged[0] and len(ledger(ws)) == 2
     figure = plot_comparison(again, 60, "rates")
     assert "diverged" in [t.get_text() for t in figure.axes[1].texts] and len(figure.axes[0].lines) == 1
     assert "Highest: low" in summarize(again, 60)
-    alone = ablate(fit(splits, ws), {"high": tries["high"]}, [0], splits, ws, "rates alone")
+    alone = ablate(train_variant, {"high": tries["high"]}, [0], splits, ws, **SHARED)
     plot_comparison(alone, 60, "nothing but a run that diverged")
     with pytest.raises(CourseError, match="None of these runs has an accuracy"):
         summarize(alone, 60)
@@ -298,21 +308,21 @@ def test_a_rate_that_diverges_is_a_result_and_not_tried_again(ws, steps, capsys)
 def test_another_failure_is_an_error(ws):
     splits = made()
     with pytest.raises(CourseError, match="'typo' failed .*no schedule 'cosine'.*: mend its configuration"):
-        ablate(fit(splits, ws), {"typo": {"shape": "cosine"}}, [0], splits, ws, "x")
+        ablate(train_variant, {"typo": {"shape": "cosine"}}, [0], splits, ws, **SHARED)
     with pytest.raises(CourseError, match="'typo' failed .*unexpected keyword argument 'droput'"):
-        ablate(fit(splits, ws), {"typo": {"droput": 0.1}}, [0], splits, ws, "x")
+        ablate(train_variant, {"typo": {"droput": 0.1}}, [0], splits, ws, **SHARED)
 
 
 def test_the_test_part_is_looked_at_once_for_each_fit(ws):
     splits = made()
-    ablate(fit(splits, ws), {"a": {}}, [0, 1], splits, ws, "x")
+    ablate(train_variant, {"a": {}}, [0, 1], splits, ws, **SHARED)
     for _ in range(2):
         for seed in 0, 1:
-            evaluate_test_once(fit(splits, ws)(seed=seed), splits, "a", "x", {})
-        ablate(fit(splits, ws), {"a": {}}, [0, 1], splits, ws, "x")
-    tested = load_runs(ws, splits, {"a": {"tested": True}}, "x")
-    assert count_test_evals(ws, splits) == 2 and tested.test_accuracy.notna().tolist() == [True, True] and load_runs(ws, splits, {"a": {}}, "x").test_accuracy.isna().all()
-    evaluate_test_once(fit(splits, ws, lr=0.03)(seed=0), splits, "a", "x", {})
+            evaluate_test_once(fit(splits, ws, seed), "a", SHARED)
+        ablate(train_variant, {"a": {}}, [0, 1], splits, ws, **SHARED)
+    tested = load_runs(ws, splits, {"a": {"tested": True}}, **SHARED)
+    assert count_test_evals(ws, splits) == 2 and tested.test_accuracy.notna().tolist() == [True, True] and load_runs(ws, splits, {"a": {}}, **SHARED).test_accuracy.isna().all()
+    evaluate_test_once(fit(splits, ws, lr=0.03), "a", SHARED)
     assert count_test_evals(ws, splits) == 3, "another fit"
 
 
@@ -337,7 +347,7 @@ def test_the_lesson_run_again_trains_nothing_and_looks_at_no_test_part(ws, steps
 def whole_grid(ws):
     "Three small runs through `ablate`; their table as text."
     splits, tries = made(), {"plain": {}, "dropout": {"dropout": 0.2, "augment": ["flip", "shift", "affine"]}, "norm": {"norm": "batch"}}
-    runs = ablate(fit(splits, ws, 15, bs=16), tries, [0], splits, ws, "killed or not")
+    runs = ablate(train_variant, tries, [0], splits, ws, **SMALL, bs=16, n_epochs=15)
     return runs[["name", "seed", "accuracy", "train_accuracy", "valid_loss", "train_loss", "epochs"]].to_json()
 
 

@@ -89,7 +89,7 @@ def put(ws, name="a", config=None, seed=0, accuracy=0.5, recipe="r", fingerprint
 
 
 def test_no_runs_are_an_empty_table_with_its_columns(ws):
-    for runs in load_runs(ws), load_runs(ws, data(), {"a": {}}, "r"):
+    for runs in load_runs(ws), load_runs(ws, data(), {"a": {}}):
         assert not len(runs) and {"name", "config", "seed", "accuracy", "test_accuracy", "diverged", "fit", "seconds"} <= set(runs)
 
 
@@ -97,17 +97,31 @@ def test_runs_come_in_the_order_of_configurations_and_seeds(ws):
     for seed in 10, 2, 0:
         for name, config in ("a", {"lr": 1}), ("b", {"widths": [1, 2], "lr": 2}):
             put(ws, name, config, seed, accuracy=seed / 100)
-    runs = load_runs(ws, data(), {"b": {"lr": 2, "widths": (1, 2)}, "a": {"lr": np.int64(1)}, "c": {}}, "r")
+    runs = load_runs(ws, data(), {"b": {"lr": 2, "widths": (1, 2)}, "a": {"lr": np.int64(1)}, "c": {}})
     assert runs.name.tolist() == ["b"] * 3 + ["a"] * 3 and runs.seed.tolist() == [0, 2, 10] * 2 and runs.index.tolist() == list(range(6))
     assert runs.accuracy.tolist() == [0, 0.02, 0.1] * 2 and runs.test_accuracy.isna().all() and runs.diverged.isna().all()
     assert not len(load_runs(ws, data(), {"a": {"lr": 2}})) and len(load_runs(ws)) == 6 and load_runs(ws, configurations={"a": {"lr": 1}}).seed.tolist() == [0, 2, 10]
 
 
-@pytest.mark.parametrize("other", [{"recipe": "another"}, {"fingerprint": "g"}, {"train": 99}, {"name": "b"}, {"config": {"lr": 1}}, {"scale": "quick"}])
+@pytest.mark.parametrize("other", [{"fingerprint": "g"}, {"train": 99}, {"name": "b"}, {"config": {"lr": 1}}, {"scale": "quick"}])
 def test_a_run_of_something_else_is_left_out(other, ws):
     put(ws, seed=0)
     put(ws, seed=1, **other)
-    assert load_runs(ws, data(), {"a": {}}, "r").seed.tolist() == [0]
+    assert load_runs(ws, data(), {"a": {}}).seed.tolist() == [0]
+
+
+def test_of_a_run_that_was_made_anew_the_later_one_counts(ws, monkeypatch):
+    for minute, recipe, accuracy in (1, "edited", 0.7), (0, "r", 0.5):
+        monkeypatch.setattr("coursekit.ledger.time.strftime", lambda _: f"2026-01-01T00:0{minute}:00")
+        put(ws, recipe=recipe, accuracy=accuracy), put(ws, seed=1, recipe=recipe, accuracy=accuracy)
+    runs = load_runs(ws, data(), {"a": {}})
+    assert len(ledger(ws)) == 4 and runs.seed.tolist() == [0, 1] and runs.recipe.tolist() == ["edited"] * 2 and runs.accuracy.tolist() == [0.7] * 2
+
+
+def test_what_all_configurations_share_is_part_of_each(ws):
+    put(ws, config={"lr": 1, "n_epochs": 2})
+    put(ws, config={"lr": 1, "n_epochs": 3}, seed=1)
+    assert load_runs(ws, data(), {"a": {"lr": 1}}, n_epochs=2).seed.tolist() == [0] and load_runs(ws, data(), {"a": {"lr": 1, "n_epochs": 3}}, n_epochs=2).seed.tolist() == [1]
 
 
 def test_folds_may_differ_in_how_many_they_train_on(ws):

@@ -27,7 +27,7 @@ def reached(lesson, ws): # {name: value}
 def own_01(ws):
     "The small images, their near-duplicates, and the catalogue."
     cifar = cifar10(ws)
-    return {"table": catalogue(), "parts_of": split_names, "cifar": cifar, "pairs": near_duplicates(cifar)}
+    return {"table": catalogue(), "split_names": split_names, "cifar": cifar, "pairs": near_duplicates(cifar)}
 
 
 def own_03(ws):
@@ -43,10 +43,10 @@ def own_04(ws):
     "The configurations that the exercises vary; nothing is trained."
     final = {"dropout": [0.2, 0.3, 0.4, 0.5], "norm": "batch", "augment": ["flip", "shift"]}
     strided = {**final, "order": "norm act pool drop", "head": "average", "pool": "strided"}
-    return {"changes": config_diff, "final": final, "strided": strided, "small": {}, "explore": lambda configurations, title: None}
+    return {"config_diff": config_diff, "final": final, "strided": strided, "small": {}, "explore": lambda configurations, title: None}
 
 
-OWN = {"00_start": lambda ws: {}, "01_data": own_01, "02_baseline": lambda ws: {"interval": wilson_interval}, "03_finetune": own_03, "04_ablate": own_04,
+OWN = {"00_start": lambda ws: {}, "01_data": own_01, "02_baseline": lambda ws: {"wilson_interval": wilson_interval}, "03_finetune": own_03, "04_ablate": own_04,
        "05_text": lambda ws: {"n_hidden": 8}, "06_functions": lambda ws: {"mlp": mlp}}
 
 
