@@ -21,8 +21,8 @@ from PIL import Image
 from .fetch import fetch, present
 from .files import CourseError, atomic_path, tidy
 from .folders import class_files
-from .images import _cache_key, read_nifti, spaced
-from .splits import _NOTE, Splits, array_splits, make_splits
+from .images import cache_key, read_nifti, spaced
+from .splits import NOTE, Splits, array_splits, make_splits
 from .stand_ins import draw_characters, draw_colored_digits, draw_digits, draw_hippocampi, draw_pets, draw_shapes
 from .workspace import neighbours
 
@@ -47,7 +47,7 @@ def _draw(folder, what, draw):
     "Write a stand-in, and the note that says so."
     folder.mkdir(parents=True)
     draw(folder)
-    (folder / _NOTE).write_text(what)
+    (folder / NOTE).write_text(what)
 
 
 def _made_once(folder, make):
@@ -128,7 +128,7 @@ def _as_folders(batches, local):
     if absent := [name for name in names if not (batches / name).is_file()]:
         raise CourseError(f"{tidy(batches)} lacks {', '.join(absent)}: unpack the archive again.")
     short = "".join(batches.name.split("-")[:2])
-    places = [part / "unpacked" / f"{short}-{_cache_key(batches, names, None)}" for part in neighbours(local)]
+    places = [part / "unpacked" / f"{short}-{cache_key(batches, names, None)}" for part in neighbours(local)]
     return _made_once(next((p for p in places if os.access(p, os.R_OK)), places[0]), lambda part: _unpack_batches(batches, part))
 
 # %% ../nbs/kit/09_datasets.ipynb #2dc67a40
@@ -140,7 +140,7 @@ def cifar_files(root,         # holds train/<class>/ and test/<class>/
     for part in _parts_in(root, "train", "test"):
         rows, found[part] = class_files(root / part, at_most and (at_most if part == "train" else -(-at_most // 5)))
         table += [(f"{part}/{f}", label, part == "test") for f, label, _ in rows]
-    classes = found["train"] if (root / _NOTE).is_file() else CIFAR10
+    classes = found["train"] if (root / NOTE).is_file() else CIFAR10
     for part, names in found.items():
         if names != classes:
             wrong = sorted(set(classes) ^ set(names))
@@ -293,7 +293,7 @@ def _imagenette_files(root):
     for part in _parts_in(root, "train", "val"):
         rows, found[part] = class_files(root / part)
         table += [(f"{part}/{f}", label, part == "val") for f, label, _ in rows]
-    expected = found["train"] if (root / _NOTE).is_file() else sorted(IMAGENETTE)
+    expected = found["train"] if (root / NOTE).is_file() else sorted(IMAGENETTE)
     for part, names in found.items():
         if wrong := sorted(set(names) ^ set(expected)):
             raise CourseError(f"{tidy(root / part)} should have the folders of {len(expected)} classes; missing or unknown: {', '.join(wrong)}. Unpack the archive again.")
@@ -406,7 +406,7 @@ def hippocampus(ws,
                ) -> Splits:
     "The Medical Decathlon's hippocampus (Simpson et al., 2019) as slices, (n, 64, 64, 3) uint8, with masks (n, 64, 64) of 0, 1 and 2; files are image/slice, and no patient is in two parts."
     folder = dataset_folder(ws, "Medical Decathlon")
-    listed, is_drawn = _listed(folder), (folder / _NOTE).is_file()
+    listed, is_drawn = _listed(folder), (folder / NOTE).is_file()
     n_patients = n_patients or ws.pick(tiny=12, quick=None, full=None)
     if len(listed) != 260 and not is_drawn:
         warnings.warn(f"{tidy(folder)} lists {len(listed)} volumes with labels and the set has 260: unpack it again before you compare with anybody's figures.", stacklevel=2)
@@ -416,4 +416,4 @@ def hippocampus(ws,
     files = [f"{patient}/{i}" for patient, n in Counter(patients).items() for i in range(n)]
     whole = sum(len(m) for m in masks) if len(chosen) == len(listed) else sum(read_nifti(folder / label).shape[2] for _, label in listed)
     what = _STAND_INS["Medical Decathlon"][0] if is_drawn else ""
-    return array_splits(ws, "Medical Decathlon: hippocampus", np.concatenate(images), np.concatenate(masks), HIPPOCAMPUS, files, 0.15, 0.2, patients, stand_in=what, whole=whole)
+    return array_splits(ws, "Medical Decathlon, hippocampus", np.concatenate(images), np.concatenate(masks), HIPPOCAMPUS, files, 0.15, 0.2, patients, stand_in=what, whole=whole)
