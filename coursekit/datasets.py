@@ -20,9 +20,9 @@ from PIL import Image
 
 from .fetch import fetch, present
 from .files import CourseError, atomic_path, tidy
-from .folders import class_files
-from .images import cache_key, read_nifti, spaced
-from .splits import NOTE, Splits, array_splits, make_splits
+from .folders import NOTE, class_files
+from .images import cache_key, in_square, read_nifti, read_pickled, spaced
+from .splits import Splits, array_splits, make_splits
 from .stand_ins import draw_characters, draw_colored_digits, draw_digits, draw_hippocampi, draw_pets, draw_shapes
 from .workspace import neighbours
 
@@ -72,19 +72,10 @@ _BATCHES = {"cifar-10-batches-py": {"train": [f"data_batch_{i}" for i in range(1
             "cifar-100-python": {"train": ["train"], "test": ["test"]}}
 
 
-class _ArrayUnpickler(pickle.Unpickler):
-    "Reads pickled arrays and refuses anything else."
-    def find_class(self, module, name):
-        if (module.split(".")[0], name) in {("numpy", "ndarray"), ("numpy", "dtype"), ("numpy", "_reconstruct"),
-                                            ("_codecs", "encode")}:
-            return super().find_class(module, name)
-        raise pickle.UnpicklingError(f"{module}.{name} has no place in a file of images")
-
-
 def _read_batch(path, meta):
     "[(file name, folder, pixels)] of one of the author's batches; the folder is the class, of CIFAR-100 in its group."
     try:
-        d = _unpickled(path)
+        d = read_pickled(path)
         pixels = d[b"data"].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
         names = [os.path.basename(name.decode()) for name in d[b"filenames"]]
         folders = [f"{meta[b'coarse_label_names'][c]}/{meta[b'fine_label_names'][f]}" for c, f in zip(d[b"coarse_labels"], d[b"fine_labels"])] if meta \
@@ -94,18 +85,12 @@ def _read_batch(path, meta):
         raise CourseError(f"{tidy(path)} is not a whole CIFAR-{100 if meta else 10} batch ({e}): unpack the archive again.") from e
 
 
-def _unpickled(path):
-    "What one of the author's files holds."
-    with open(path, "rb") as f:
-        return _ArrayUnpickler(f, encoding="bytes").load()
-
-
 def _meta(folder) -> dict: # empty for CIFAR-10, which has its names in this kit
     "The names of CIFAR-100's classes and of their groups."
     if folder.name != "cifar-100-python":
         return {}
     try:
-        meta = _unpickled(folder / "meta")
+        meta = read_pickled(folder / "meta")
         return {key: [os.path.basename(name.decode()) for name in meta[key]] for key in (b"coarse_label_names", b"fine_label_names")}
     except (OSError, EOFError, pickle.UnpicklingError, LookupError, TypeError, AttributeError) as e:
         raise CourseError(f"{tidy(folder / 'meta')} has no names of classes ({e}): unpack the archive again.") from e
@@ -387,18 +372,8 @@ def _slices(folder, image, label, side=64) -> tuple: # uint8: images (n, side, s
         raise CourseError(f"{tidy(folder / label)} has the shape {mask.shape} and values to {mask.max()}, its image {voxels.shape}: a label 0, 1 or 2 for each voxel "
                           "of a volume is expected; unpack the archive again.")
     voxels = (255 * voxels / max(np.percentile(voxels, 99.5), 1e-6)).clip(0, 255)
-    squares = [_in_square(np.moveaxis(np.rot90(v), 2, 0).astype(np.uint8), side) for v in (voxels, mask)]
+    squares = [in_square(np.moveaxis(np.rot90(v), 2, 0).astype(np.uint8), side) for v in (voxels, mask)]
     return np.repeat(squares[0][..., None], 3, axis=3), squares[1]
-
-
-def _in_square(slices, side):
-    "Slices, (n, h, w), cut or padded with 0 around their middle to (n, side, side)."
-    for axis in (1, 2):
-        n = slices.shape[axis]
-        slices = np.take(slices, range(max(0, (n - side) // 2), max(0, (n - side) // 2) + min(n, side)), axis)
-        before = (side - slices.shape[axis]) // 2
-        slices = np.pad(slices, [(before, side - slices.shape[axis] - before) if a == axis else (0, 0) for a in range(3)])
-    return slices
 
 # %% ../nbs/kit/09_datasets.ipynb #19109208
 def hippocampus(ws,

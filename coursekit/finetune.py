@@ -24,7 +24,8 @@ import torch
 from torch import nn
 from torchvision.ops import StochasticDepth
 
-from .splits import Splits, middle_square, one_size
+from .images import middle_square
+from .splits import Splits, one_size
 from .describe import describe
 from .ledger import half_width
 from .training import PRECISIONS, Batches, ResumingLearner, best_precision, learner, optimiser
