@@ -11,12 +11,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import folder_of
 from PIL import Image
 
 from coursekit.data import fast_model, patch_features
 from coursekit.datasets import HIPPOCAMPUS, IMAGENETTE, cifar10, cifar100, dataset_folder, hippocampus, imagenette, omniglot, pets
 from coursekit.files import CourseError, files_below
 from coursekit.images import read_nifti, write_nifti
+from coursekit.splits import image_folder
 from coursekit.workspace import setup, sources
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*unpack it again before you compare")  # the sets made here are small
@@ -303,3 +305,9 @@ def test_a_stand_in_can_be_learned(ws, load, at_least):
     splits = load(ws)
     x, idx = patch_features(splits.images), np.concatenate([splits.train, splits.valid])
     assert fast_model().fit(x[idx], splits.labels[idx]).score(x[splits.test], splits.labels[splits.test]) > at_least
+
+
+def test_pictures_taken_from_a_stand_in_are_still_one(ws, tmp_path):
+    folder = dataset_folder(ws, "CIFAR-10")
+    own = image_folder(folder / "train", ws, size=None)
+    assert own.title == "stand-in for train (scikit-learn's digits)" and not image_folder(folder_of(tmp_path / "mine", cat=4, dog=4), ws, size=8).stand_in
