@@ -20,9 +20,9 @@ from PIL import Image
 
 from .fetch import fetch, present
 from .files import CourseError, atomic_path, tidy
-from .folders import class_files
-from .images import _cache_key, read_nifti, spaced
-from .splits import _NOTE, Splits, array_splits, make_splits
+from .folders import NOTE, class_files
+from .images import cache_key, in_square, read_nifti, read_pickled, spaced
+from .splits import Splits, array_splits, make_splits
 from .stand_ins import draw_characters, draw_colored_digits, draw_digits, draw_hippocampi, draw_pets, draw_shapes
 from .workspace import neighbours
 
@@ -47,7 +47,7 @@ def _draw(folder, what, draw):
     "Write a stand-in, and the note that says so."
     folder.mkdir(parents=True)
     draw(folder)
-    (folder / _NOTE).write_text(what)
+    (folder / NOTE).write_text(what)
 
 
 def _made_once(folder, make):
@@ -72,19 +72,10 @@ _BATCHES = {"cifar-10-batches-py": {"train": [f"data_batch_{i}" for i in range(1
             "cifar-100-python": {"train": ["train"], "test": ["test"]}}
 
 
-class _ArrayUnpickler(pickle.Unpickler):
-    "Reads pickled arrays and refuses anything else."
-    def find_class(self, module, name):
-        if (module.split(".")[0], name) in {("numpy", "ndarray"), ("numpy", "dtype"), ("numpy", "_reconstruct"),
-                                            ("_codecs", "encode")}:
-            return super().find_class(module, name)
-        raise pickle.UnpicklingError(f"{module}.{name} has no place in a file of images")
-
-
 def _read_batch(path, meta):
     "[(file name, folder, pixels)] of one of the author's batches; the folder is the class, of CIFAR-100 in its group."
     try:
-        d = _unpickled(path)
+        d = read_pickled(path)
         pixels = d[b"data"].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
         names = [os.path.basename(name.decode()) for name in d[b"filenames"]]
         folders = [f"{meta[b'coarse_label_names'][c]}/{meta[b'fine_label_names'][f]}" for c, f in zip(d[b"coarse_labels"], d[b"fine_labels"])] if meta \
@@ -94,18 +85,12 @@ def _read_batch(path, meta):
         raise CourseError(f"{tidy(path)} is not a whole CIFAR-{100 if meta else 10} batch ({e}): unpack the archive again.") from e
 
 
-def _unpickled(path):
-    "What one of the author's files holds."
-    with open(path, "rb") as f:
-        return _ArrayUnpickler(f, encoding="bytes").load()
-
-
 def _meta(folder) -> dict: # empty for CIFAR-10, which has its names in this kit
     "The names of CIFAR-100's classes and of their groups."
     if folder.name != "cifar-100-python":
         return {}
     try:
-        meta = _unpickled(folder / "meta")
+        meta = read_pickled(folder / "meta")
         return {key: [os.path.basename(name.decode()) for name in meta[key]] for key in (b"coarse_label_names", b"fine_label_names")}
     except (OSError, EOFError, pickle.UnpicklingError, LookupError, TypeError, AttributeError) as e:
         raise CourseError(f"{tidy(folder / 'meta')} has no names of classes ({e}): unpack the archive again.") from e
@@ -128,7 +113,7 @@ def _as_folders(batches, local):
     if absent := [name for name in names if not (batches / name).is_file()]:
         raise CourseError(f"{tidy(batches)} lacks {', '.join(absent)}: unpack the archive again.")
     short = "".join(batches.name.split("-")[:2])
-    places = [part / "unpacked" / f"{short}-{_cache_key(batches, names, None)}" for part in neighbours(local)]
+    places = [part / "unpacked" / f"{short}-{cache_key(batches, names, None)}" for part in neighbours(local)]
     return _made_once(next((p for p in places if os.access(p, os.R_OK)), places[0]), lambda part: _unpack_batches(batches, part))
 
 # %% ../nbs/kit/09_datasets.ipynb #2dc67a40
@@ -140,7 +125,7 @@ def cifar_files(root,         # holds train/<class>/ and test/<class>/
     for part in _parts_in(root, "train", "test"):
         rows, found[part] = class_files(root / part, at_most and (at_most if part == "train" else -(-at_most // 5)))
         table += [(f"{part}/{f}", label, part == "test") for f, label, _ in rows]
-    classes = found["train"] if (root / _NOTE).is_file() else CIFAR10
+    classes = found["train"] if (root / NOTE).is_file() else CIFAR10
     for part, names in found.items():
         if names != classes:
             wrong = sorted(set(classes) ^ set(names))
@@ -293,7 +278,7 @@ def _imagenette_files(root):
     for part in _parts_in(root, "train", "val"):
         rows, found[part] = class_files(root / part)
         table += [(f"{part}/{f}", label, part == "val") for f, label, _ in rows]
-    expected = found["train"] if (root / _NOTE).is_file() else sorted(IMAGENETTE)
+    expected = found["train"] if (root / NOTE).is_file() else sorted(IMAGENETTE)
     for part, names in found.items():
         if wrong := sorted(set(names) ^ set(expected)):
             raise CourseError(f"{tidy(root / part)} should have the folders of {len(expected)} classes; missing or unknown: {', '.join(wrong)}. Unpack the archive again.")
@@ -387,18 +372,8 @@ def _slices(folder, image, label, side=64) -> tuple: # uint8: images (n, side, s
         raise CourseError(f"{tidy(folder / label)} has the shape {mask.shape} and values to {mask.max()}, its image {voxels.shape}: a label 0, 1 or 2 for each voxel "
                           "of a volume is expected; unpack the archive again.")
     voxels = (255 * voxels / max(np.percentile(voxels, 99.5), 1e-6)).clip(0, 255)
-    squares = [_in_square(np.moveaxis(np.rot90(v), 2, 0).astype(np.uint8), side) for v in (voxels, mask)]
+    squares = [in_square(np.moveaxis(np.rot90(v), 2, 0).astype(np.uint8), side) for v in (voxels, mask)]
     return np.repeat(squares[0][..., None], 3, axis=3), squares[1]
-
-
-def _in_square(slices, side):
-    "Slices, (n, h, w), cut or padded with 0 around their middle to (n, side, side)."
-    for axis in (1, 2):
-        n = slices.shape[axis]
-        slices = np.take(slices, range(max(0, (n - side) // 2), max(0, (n - side) // 2) + min(n, side)), axis)
-        before = (side - slices.shape[axis]) // 2
-        slices = np.pad(slices, [(before, side - slices.shape[axis] - before) if a == axis else (0, 0) for a in range(3)])
-    return slices
 
 # %% ../nbs/kit/09_datasets.ipynb #19109208
 def hippocampus(ws,
@@ -406,7 +381,7 @@ def hippocampus(ws,
                ) -> Splits:
     "The Medical Decathlon's hippocampus (Simpson et al., 2019) as slices, (n, 64, 64, 3) uint8, with masks (n, 64, 64) of 0, 1 and 2; files are image/slice, and no patient is in two parts."
     folder = dataset_folder(ws, "Medical Decathlon")
-    listed, is_drawn = _listed(folder), (folder / _NOTE).is_file()
+    listed, is_drawn = _listed(folder), (folder / NOTE).is_file()
     n_patients = n_patients or ws.pick(tiny=12, quick=None, full=None)
     if len(listed) != 260 and not is_drawn:
         warnings.warn(f"{tidy(folder)} lists {len(listed)} volumes with labels and the set has 260: unpack it again before you compare with anybody's figures.", stacklevel=2)
@@ -416,4 +391,4 @@ def hippocampus(ws,
     files = [f"{patient}/{i}" for patient, n in Counter(patients).items() for i in range(n)]
     whole = sum(len(m) for m in masks) if len(chosen) == len(listed) else sum(read_nifti(folder / label).shape[2] for _, label in listed)
     what = _STAND_INS["Medical Decathlon"][0] if is_drawn else ""
-    return array_splits(ws, "Medical Decathlon: hippocampus", np.concatenate(images), np.concatenate(masks), HIPPOCAMPUS, files, 0.15, 0.2, patients, stand_in=what, whole=whole)
+    return array_splits(ws, "Medical Decathlon, hippocampus", np.concatenate(images), np.concatenate(masks), HIPPOCAMPUS, files, 0.15, 0.2, patients, stand_in=what, whole=whole)

@@ -11,11 +11,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import folder_of
 from PIL import Image
 
+from coursekit.data import fast_model, patch_features
 from coursekit.datasets import HIPPOCAMPUS, IMAGENETTE, cifar10, cifar100, dataset_folder, hippocampus, imagenette, omniglot, pets
 from coursekit.files import CourseError, files_below
 from coursekit.images import read_nifti, write_nifti
+from coursekit.splits import image_folder
 from coursekit.workspace import setup, sources
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*unpack it again before you compare")  # the sets made here are small
@@ -251,7 +254,7 @@ def test_the_hippocampus_as_the_decathlon_packs_it(volumes, tmp_path, monkeypatc
     front, back = (np.argwhere(splits.labels[i] == c)[:, 0].mean() for c in (1, 2))
     assert front < back, "the front is up"
     few = hippocampus(ws, n_patients=5)
-    assert few.n == sum(shape[2] for shape in SHAPES[::2]) and few.title == f"Medical Decathlon: hippocampus ({few.n} of {n} images)"
+    assert few.n == sum(shape[2] for shape in SHAPES[::2]) and few.title == f"Medical Decathlon, hippocampus ({few.n} of {n} images)"
 
 
 @pytest.mark.parametrize("harm, says", [
@@ -295,3 +298,16 @@ def test_a_stand_in_has_as_many_wrong_labels_as_it_says(ws, share):
     clean, noisy = imagenette(ws, per_class=(24, 8)), imagenette(ws, noisy=share, per_class=(24, 8))
     labeled = np.concatenate([clean.train, clean.valid])
     assert (clean.labels != noisy.labels)[labeled].sum() == round(share * 240 / 100) and noisy.title == f"stand-in for Imagenette with {share} % wrong labels (drawn shapes)"
+
+
+@pytest.mark.parametrize("load, at_least", [(cifar100, 0.5), (lambda ws: cifar100(ws, coarse=True), 0.6), (imagenette, 0.5)], ids=["fine", "coarse", "shapes"])
+def test_a_stand_in_can_be_learned(ws, load, at_least):
+    splits = load(ws)
+    x, idx = patch_features(splits.images), np.concatenate([splits.train, splits.valid])
+    assert fast_model().fit(x[idx], splits.labels[idx]).score(x[splits.test], splits.labels[splits.test]) > at_least
+
+
+def test_pictures_taken_from_a_stand_in_are_still_one(ws, tmp_path):
+    folder = dataset_folder(ws, "CIFAR-10")
+    own = image_folder(folder / "train", ws, size=None)
+    assert own.title == "stand-in for train (scikit-learn's digits)" and not image_folder(folder_of(tmp_path / "mine", cat=4, dog=4), ws, size=8).stand_in

@@ -26,9 +26,9 @@ import pytest
 from conftest import command
 
 from coursekit import fetch as fetching
-from coursekit.fetch import check_datasets, fetch, present, unpack
+from coursekit.fetch import check_datasets, fetch, present
+from coursekit.files import CourseError, unpack
 from coursekit.workspace import sources
-from coursekit.files import CourseError
 
 CONTENT = {f"set/{i % 7}/{i}.bin": np.random.default_rng(i).bytes(3000) for i in range(400)}
 

@@ -276,8 +276,7 @@ def test_new_pictures_are_answered_whatever_they_come_as(trained, tmp_path):
 
 @pytest.mark.parametrize("h, w", [(32, 32), (40, 20), (20, 40), (16, 90), (8, 8), (7, 5)])
 def test_new_pictures_of_another_size_are_scaled_and_cut_as_the_loader_does(h, w, trained, tmp_path):
-    from coursekit.images import decode
-    from coursekit.splits import middle_square
+    from coursekit.images import decode, middle_square
 
     im = bright(1, h, w)[0]
     Image.fromarray(im).save(tmp_path / "a.png")
