@@ -15,8 +15,9 @@ from dataclasses import replace
 import numpy as np
 
 from coursekit.data import near_duplicates
-from coursekit.splits import cifar10
-from coursekit.workspace import cpu_name, n_cores, setup
+from coursekit.datasets import cifar10
+from coursekit.machine import cpu_name, n_cores
+from coursekit.workspace import setup
 
 
 def timed(f, *args):

@@ -14,8 +14,9 @@ import time
 import numpy as np
 from torchvision.datasets import ImageFolder
 
-from coursekit.splits import cifar10
-from coursekit.workspace import cpu_name, find_folder, n_cores, setup
+from coursekit.datasets import cifar10
+from coursekit.machine import cpu_name, n_cores
+from coursekit.workspace import find_folder, setup
 
 
 def timed(f, *args):

@@ -18,7 +18,8 @@ import torch
 from torch import nn
 
 from .describe import describe
-from .workspace import CourseError, atomic_path, cpu_name, gpu_name, in_words, tidy
+from .files import CourseError, atomic_path, in_words, tidy
+from .machine import cpu_name, gpu_name
 
 # %% ../nbs/kit/13_checkpoints.ipynb #3ad894ef
 def to_plain(x):

@@ -18,7 +18,7 @@ import numpy as np
 
 from .fetch import fetch, present
 from .splits import Data
-from .workspace import CourseError, tidy
+from .files import CourseError, tidy
 
 # %% ../nbs/kit/09_corpora.ipynb #e17076bb
 _NO_TEXT = "is no plain text, as it holds control characters: save a PDF, a Word document or UTF-16 as plain text in UTF-8 first."
@@ -130,14 +130,19 @@ class Text(Data):
         "How many characters there are to choose from."
         return f"{len(self.chars) - 1} different characters"
 
+    @property
+    def classes(self):
+        "What a network chooses from."
+        return self.chars
+
     @cached_property
-    def number(self):
+    def stoi(self):
         "The number of each character."
         return {c: i for i, c in enumerate(self.chars)}
 
     def encode(self, string) -> np.ndarray: # int64, shape (characters,)
         "Characters to numbers; 0 where one is not known."
-        return np.array([self.number.get(c, 0) for c in string], np.int64)
+        return np.array([self.stoi.get(c, 0) for c in string], np.int64)
 
     def decode(self, ids) -> str:
         "Numbers to characters."

@@ -41,7 +41,9 @@ import typer
 import coursekit
 from .report import (compare, count_looks, gpus, machine, put_beside, read_notebook, read_report, record, rendered, without_papermills,
                               write_json, write_page)
-from .workspace import PACKAGES, SCALES, CourseError, Workspace, atomic_path, check_run_extra, check_scale, folders, n_cores, tidy, try_writing
+from .files import CourseError, atomic_path, tidy, try_writing
+from .machine import PACKAGES, check_run_extra, n_cores
+from .workspace import SCALES, Workspace, check_scale, folders
 
 # %% ../nbs/kit/04_course.ipynb #0ae1f223
 ASSIGNED = r"([A-Za-z_][\w.]*)(?:\s*:\s*[\w.]+)?\s*(?:<-|=)(?!=)"  # in R, bash, Julia, Scala and their like

@@ -15,10 +15,11 @@ import numpy as np
 import torch
 
 from .describe import describe
-from .pretrained import body, check_side
+from .pretrained import backbone, check_side
 from .splits import Splits, one_size
-from .training import PRECISIONS, Batches, best_precision
-from .workspace import CourseError, atomic_path
+from .loaders import ArrayLoader
+from .precision import PRECISIONS, best_precision
+from .files import CourseError, atomic_path
 
 # %% ../nbs/kit/22_features.ipynb #1a4d73d4
 def cached_features(pre,         # as from `pretrained`
@@ -32,7 +33,7 @@ def cached_features(pre,         # as from `pretrained`
     if bool(augment) != (views > 1):
         raise CourseError(f"There are {views} views and {len(augment)} augmentations: several views need augment=[flip, ...], and one takes none.")
     splits, precision = one_size(splits), precision or best_precision(ws.device)
-    net = body(pre.model).to(ws.device, memory_format=torch.channels_last)
+    net = backbone(pre.model).to(ws.device, memory_format=torch.channels_last)
     passes = _passes(pre, splits, views, augment, ws.device)
     sample = _sample(net, passes[0], pre.model, precision)
     made_of = describe(model=[pre.model.state_dict(), repr(pre.model), {type(m) for m in pre.model.modules()}], numbers=[pre.mean, pre.std, views, precision], images=passes[0].digest, augment=augment)
@@ -49,7 +50,7 @@ def cached_features(pre,         # as from `pretrained`
 # %% ../nbs/kit/22_features.ipynb #0325e7eb
 def _passes(pre, splits, views, augment, device) -> list: # of loaders, one for each view
     "All images as they are, and then as often as asked for with augmentation."
-    plain = Batches(splits.images, splits.labels, splits.classes, 64, pre.mean, pre.std, device=device)
+    plain = ArrayLoader(splits.images, splits.labels, splits.classes, 64, pre.mean, pre.std, device=device)
     augmented = [copy.copy(plain) for _ in range(views - 1)]
     for view, batches in enumerate(augmented, 1):
         batches.augment, batches.seed = tuple(augment), view
@@ -59,7 +60,7 @@ def _passes(pre, splits, views, augment, device) -> list: # of loaders, one for 
 def _sample(net, batches, model, precision) -> np.ndarray: # shape (up to 8, n_features)
     "The features of the first images, by which kept ones are known."
     try:
-        return _forward(net, batches.few(8)[0], precision)
+        return _forward(net, batches.sample_batch(8)[0], precision)
     except (RuntimeError, AssertionError):
         check_side(model, batches.images.shape[1])  # says it in words, if that is why
         raise

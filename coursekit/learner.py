@@ -17,7 +17,7 @@ from .loaders import ArrayLoader, LMLoader, Loaders, SemiSupervisedLoader
 from .resume import ResumingLearner, _arguments
 from .splits import one_size
 from .task import SEQUENCE, CrossEntropy, as_task, check_outputs
-from .workspace import CourseError, tidy
+from .files import CourseError, tidy
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # fastai's imports warn of what newer torch and pandas will drop

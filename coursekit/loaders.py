@@ -13,7 +13,7 @@ import torch
 
 from .describe import describe
 from .images import as_list, new_images
-from .workspace import CourseError
+from .files import CourseError
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # fastai's imports warn of what newer torch and pandas will drop

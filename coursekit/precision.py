@@ -10,7 +10,8 @@ from contextlib import nullcontext
 
 import torch
 
-from .workspace import CourseError, has_amx
+from .files import CourseError
+from .machine import has_amx
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # fastai's imports warn of what newer torch and pandas will drop

@@ -13,7 +13,8 @@ import symtable
 from pathlib import Path
 
 from .report import read_notebook
-from .workspace import CourseError, atomic_path, check_run_extra, tidy
+from .files import CourseError, atomic_path, tidy
+from .machine import check_run_extra
 
 # %% ../nbs/kit/08_release.ipynb #c4e5fb41
 MARKS = {"exercise": "# your line", "check": "def check(", "solution": "def solution("}  # what the cell of a tag holds, and no other

@@ -22,7 +22,9 @@ from pathlib import Path
 
 import psutil
 
-from .workspace import PACKAGES, TABLE, CourseError, _version, atomic_path, cpu_name, n_cores, tidy
+from .files import CourseError, atomic_path, tidy
+from .machine import PACKAGES, _version, cpu_name, n_cores
+from .workspace import TABLE
 
 # %% ../nbs/kit/07_report.ipynb #ee265c73
 def read_notebook(path):

@@ -17,7 +17,8 @@ from .checkpoints import bitwise_machine, find_store, is_plain, random_states, s
 from .describe import describe
 from .ledger import machine
 from .precision import PrecisionLearner, first_output
-from .workspace import CourseError, gpu_name
+from .files import CourseError
+from .machine import gpu_name
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # fastai's imports warn of what newer torch and pandas will drop

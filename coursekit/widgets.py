@@ -8,8 +8,8 @@ import numpy as np
 
 from .fetch import for_task, tasks
 from .images import shrink
-from .stats import interval
-from .workspace import CourseError
+from .stats import wilson_interval
+from .files import CourseError
 
 # %% ../nbs/kit/22_widgets.ipynb #62a76912
 def resolution_game(splits,                      # two to ten classes
@@ -20,10 +20,7 @@ def resolution_game(splits,                      # two to ten classes
     "Say what a picture shows, at a resolution drawn at random, each picture once."
     import ipywidgets as widgets
 
-    if len(splits.classes) > 10 or n_each < 1 or len(splits.test) < len(sizes):
-        raise CourseError(f"There are {len(splits.classes)} classes, {len(splits.test)} test images and n_each = {n_each}: at most 10 classes, "
-                          f"an image for each of {len(sizes)} sizes, and 1 or more of each are expected.")
-    turns = _turns(splits, sizes, min(n_each, len(splits.test) // len(sizes)), np.random.default_rng(seed))
+    turns = _turns(splits, sizes, n_each, np.random.default_rng(seed))
     picture, line = widgets.Image(format="png", width=256, height=256), widgets.HTML()
     buttons = [widgets.Button(description=c.replace("_", " ")) for c in splits.classes]
     box = widgets.VBox([picture, widgets.HBox(buttons), line])
@@ -64,12 +61,16 @@ def resolution_score(answers # [(size, label, answer)]
     df = pd.DataFrame(answers, columns=["pixels", "label", "answer"])
     table = (df.label == df.answer).groupby(df.pixels).agg(pictures="size", right="sum").reset_index()
     table["accuracy"] = table.right / table.pictures
-    table["95 % interval"] = [f"{lo:.0%} to {hi:.0%}" for lo, hi in map(interval, table.right, table.pictures)]
+    table["95 % interval"] = [f"{lo:.0%} to {hi:.0%}" for lo, hi in map(wilson_interval, table.right, table.pictures)]
     return table
 
 
 def _turns(splits, sizes, n_each, rng) -> list: # [(size, index)] in random order
     "Test images for each size, each class about as often."
+    if len(splits.classes) > 10 or n_each < 1 or len(splits.test) < len(sizes):
+        raise CourseError(f"There are {len(splits.classes)} classes, {len(splits.test)} test images and n_each = {n_each}: at most 10 classes, "
+                          f"an image for each of {len(sizes)} sizes, and 1 or more of each are expected.")
+    n_each = min(n_each, len(splits.test) // len(sizes))
     idx = rng.permutation(splits.test)
     nth = np.array([(splits.labels[idx[:k]] == splits.labels[i]).sum() for k, i in enumerate(idx)])  # the nth of its class
     idx = idx[np.argsort(nth, kind="stable")][:n_each * len(sizes)]

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import nbformat
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
 
@@ -99,6 +100,12 @@ def command(*args, env=None, **kwargs):
 def report(out):
     "{name: what report.json says of a notebook}."
     return {n["name"]: n for n in json.loads((out / "report.json").read_text())["notebooks"]}
+
+
+def runs_of(values, name="a"):
+    "Runs with these final accuracies, a seed each, as the ledger would have them."
+    epochs = lambda v: [{"accuracy": v - 0.1, "train_accuracy": 0.5}, {"accuracy": v, "train_accuracy": 0.9}]
+    return pd.DataFrame([{"name": name, "seed": k, "accuracy": v, "train_accuracy": 0.9, "epochs": epochs(v)} for k, v in enumerate(values)])
 
 
 def folder_of(root, **counts):

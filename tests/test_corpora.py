@@ -5,7 +5,8 @@ import pytest
 
 from coursekit import corpora
 from coursekit.corpora import dickinson, python_source, read_text, shakespeare, split_text, strip_gutenberg, text_file
-from coursekit.workspace import CourseError, setup
+from coursekit.files import CourseError
+from coursekit.workspace import setup
 
 
 def test_the_parts_do_not_overlap_and_are_the_whole():

@@ -12,12 +12,13 @@ from pathlib import Path
 import nbformat
 import psutil
 import pytest
-from conftest import ROOT, command, report
+from conftest import ROOT, command, report, slow
 
 from coursekit.course import Limits, _files, _kind, _slots, beside, defaults, parse_parameters, run_notebooks
 from coursekit.ledger import _beside, references
 from coursekit.report import agrees, machine, read_notebook
-from coursekit.workspace import CourseError, atomic_path, n_cores
+from coursekit.files import CourseError, atomic_path
+from coursekit.machine import n_cores
 
 def started(tmp_path):
     "Whether any notebook was executed."
@@ -100,7 +101,7 @@ def test_python_is_python_however_a_notebook_spells_it(make, tmp_path, name):
     assert "there 3" in command("run", path, "-p", "n=five", "--out", tmp_path / "out").stderr
 
 
-@pytest.mark.parametrize("value", ["2**11", "1/3", "(1 + 2) * 3", "1e3*2"])
+@pytest.mark.parametrize("value", ["2**11", slow("1/3"), slow("(1 + 2) * 3"), slow("1e3*2")])
 def test_what_is_not_worked_out_is_refused_where_the_default_says_nothing(make, tmp_path, value):
     path = make("a", "print(n)", parameters="n = 2**10")
     done = command("run", path, "-p", f"n={value}", "--out", tmp_path / "out")
@@ -109,6 +110,7 @@ def test_what_is_not_worked_out_is_refused_where_the_default_says_nothing(make, 
         assert command("run", path, "-p", f"n={fine}", "--out", tmp_path / "out").returncode == 0, fine
 
 
+@pytest.mark.slow
 def test_parameters_that_are_alike_in_json_are_not_the_same(make, tmp_path):
     path = make("a", "print(type(t), t)", parameters="t = None")
     for value in "(1,2)", "[1,2]", "{1:2,3:4}", "{'1':2,'3':4}", "{1:2,3:4}":
@@ -292,6 +294,7 @@ def test_a_broken_notebook_alone_is_told_as_such(tmp_path):
     assert done.returncode == 1 and "a.ipynb is not a notebook" in done.stdout
 
 
+@pytest.mark.slow
 def test_time_is_limited(make, tmp_path):
     slow = make("slow", "import time\ntime.sleep(600)")
     start = time.monotonic()
@@ -325,6 +328,7 @@ def test_ctrl_c_stops_the_kernels_and_leaves_a_true_report(make, tmp_path, sig):
     assert not [p for p in tree if p.is_running() and p.status() != psutil.STATUS_ZOMBIE]
 
 
+@pytest.mark.slow
 def test_a_run_under_nohup_goes_on(make, tmp_path):
     run = subprocess.Popen([Path(sys.executable).with_name("coursekit"), "run", make("a", "import time\ntime.sleep(6)"), "--out", tmp_path / "out"],
                            stdout=subprocess.PIPE, preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN))
@@ -408,14 +412,14 @@ CUSTOM = "def handle(shell, etype, value, tb, tb_offset=None):\n    print('mine'
 @pytest.mark.parametrize("sources, reason, cell, number", [
     (["x = 1", "try:\n    1/0\nexcept ArithmeticError:\n    get_ipython().showtraceback()", "y = 1"], "ZeroDivisionError: division by zero", 5, 3),
     (["%matplotlib inline\nimport matplotlib.pyplot as plt", "plt.title('$\\\\frac{$')", "y = 1", "z = 1"], "ValueError: \\frac{", 5, 3),
-    (["%matplotlib inline\nimport matplotlib.pyplot as plt", "figure = plt.figure()\nplt.title('$\\\\frac{$')\nfigure", "y = 1"], "ValueError: \\frac{", 5, 3),
+    slow(["%matplotlib inline\nimport matplotlib.pyplot as plt", "figure = plt.figure()\nplt.title('$\\\\frac{$')\nfigure", "y = 1"], "ValueError: \\frac{", 5, 3),
     (["class Bad:\n    def __repr__(self):\n        raise TypeError('no face')\nBad()", "y = 1"], "TypeError: no face", 4, 2),
-    (["x = 1", "%nosuchmagic 3"], "UsageError: Line magic function `%nosuchmagic` not found.", 5, 3),
+    slow(["x = 1", "%nosuchmagic 3"], "UsageError: Line magic function `%nosuchmagic` not found.", 5, 3),
     (["%%nosuchcell\nx"], "UsageError: Cell magic `%%nosuchcell` not found.", 4, 2),
-    (["raise ExceptionGroup('many', [ValueError(1), TypeError(2)])"], "ExceptionGroup: many (2 sub-exceptions)", 4, 2),
-    ([CUSTOM, "{}['k']"], "KeyError: 'k'", 5, 3),
-    (["raise ValueError('\\n  \\n   at last\\nmore')"], "ValueError: at last", 4, 2),
-    (["raise ValueError(' ')"], "ValueError", 4, 2),
+    slow(["raise ExceptionGroup('many', [ValueError(1), TypeError(2)])"], "ExceptionGroup: many (2 sub-exceptions)", 4, 2),
+    slow([CUSTOM, "{}['k']"], "KeyError: 'k'", 5, 3),
+    slow(["raise ValueError('\\n  \\n   at last\\nmore')"], "ValueError: at last", 4, 2),
+    slow(["raise ValueError(' ')"], "ValueError", 4, 2),
 ])
 def test_a_failure_has_a_sentence_and_its_own_cell(make, tmp_path, sources, reason, cell, number):
     path = make("a", "# %% text", *sources)
@@ -430,6 +434,7 @@ def test_a_failure_has_a_sentence_and_its_own_cell(make, tmp_path, sources, reas
     assert f"In [{number}]" in executed[0] and "papermill-error-cell" in executed[executed.index(sources[cell - 4]) - 1]
 
 
+@pytest.mark.slow
 def test_all_failures_are_listed_when_a_run_goes_on(make, tmp_path):
     path = make("a", "1/0", "x = 1", "undefined", "%nosuch", "assert x == 1\nraise KeyError", "from pathlib import Path\nPath('done').touch()")
     allowed = tag(make("allowed", "1/0", "undefined"), 3, "raises-exception")
@@ -472,6 +477,7 @@ def test_what_a_notebook_wants_done_at_its_end_is_done(make, tmp_path):
 
 # What need not run again, two runs at once, a full disk
 
+@pytest.mark.slow
 def test_changed_keeps_what_would_run_the_same(make, tmp_path):
     a, b, out = make("a", "print(1)"), make("b", "1/0"), tmp_path / "out"
     data = {"env": {"COURSEKIT_DATA": str(tmp_path / "data")}}
@@ -548,6 +554,7 @@ def test_what_is_beside_a_notebook_counts_if_it_names_it(make, beside_it, source
     assert look() != before
 
 
+@pytest.mark.slow
 def test_changed_runs_what_reads_an_edited_file(make, tmp_path):
     (tmp_path / "helper.py").write_text("x = 1")
     (tmp_path / "report").mkdir()
@@ -603,6 +610,7 @@ def test_the_package_and_versions_are_in_the_fingerprint(tmp_path, monkeypatch):
     assert course.surroundings(tmp_path / "none", {**machine(), "torch": "0.1"}) != before
 
 
+@pytest.mark.slow
 def test_a_second_run_in_one_folder_at_the_same_time_is_turned_away(make, tmp_path):
     out, path = tmp_path / "out", make("a", "import time\ntime.sleep(8)")
     first = subprocess.Popen([Path(sys.executable).with_name("coursekit"), "run", path, "--out", out], stdout=subprocess.PIPE, text=True)
@@ -656,6 +664,7 @@ def test_a_notebook_that_can_not_be_written_has_failed_and_the_report_knows_its_
 
 # Order, and the GPU
 
+@pytest.mark.slow
 def test_the_longest_starts_first(make, tmp_path):
     a, b, out = make("a", "x = 1"), make("b", "import time\ntime.sleep(3)"), tmp_path / "out"
     assert command("run", a, b, "--jobs", 1, "--out", out).stdout.index("  a  ") < command("run", a, b, "--jobs", 1, "--out", out).stdout.index("  a  ")
@@ -686,9 +695,9 @@ RESULT = ("import pandas as pd\nfrom coursekit.workspace import show_table\n"
 
 
 @pytest.mark.parametrize("reference, then, now, verdict", [
-    ("0.73 (a brief)", 0.74, 0.70, "left its reference"), ("0.73 (a brief)", 0.74, 0.72, "agrees"), ("0.73 (a brief)", 0.5, 0.7, "does not agree"),
-    ("at least 0.95 (a paper)", 0.96, 0.94, "left its reference"), ("0.73 (a brief); different recipe", 0.5, 0.53, "moved"),
-    ("0.73 (a brief); different recipe", 0.5, 0.515, None), ("", 0.5, 0.4, "moved")])
+    ("0.73 (a brief)", 0.74, 0.70, "left its reference"), slow("0.73 (a brief)", 0.74, 0.72, "agrees"), slow("0.73 (a brief)", 0.5, 0.7, "does not agree"),
+    slow("at least 0.95 (a paper)", 0.96, 0.94, "left its reference"), slow("0.73 (a brief); different recipe", 0.5, 0.53, "moved"),
+    slow("0.73 (a brief); different recipe", 0.5, 0.515, None), slow("", 0.5, 0.4, "moved")])
 def test_a_result_that_left_its_reference_is_marked(make, tmp_path, reference, then, now, verdict):
     out, path = tmp_path / "out", make("a", f"REFERENCE = {reference!r}", RESULT)
     command("run", path, "-p", f"lr={then}", "--out", out)
@@ -704,6 +713,7 @@ def test_the_ledger_writes_references_as_the_report_reads_them():
         assert agrees(known["value"] + 0.01, 0.01, _beside(known, "test_accuracy", recipe, scale, {})) is expected
 
 
+@pytest.mark.slow
 def test_what_got_slower_by_half_is_marked(make, tmp_path):
     out, path, other = tmp_path / "out", make("a", "import time\ntime.sleep(lr)"), make("b", "1/0")
     command("run", path, other, "-p", "lr=0.1", "--out", out)
@@ -741,6 +751,7 @@ def test_a_notebook_that_plain_papermill_made_is_left_alone(make, tmp_path):
     assert command("run", path, "--out", tmp_path / "out").returncode == 2 and mine.read_bytes() == before
 
 
+@pytest.mark.slow
 def test_a_report_of_an_earlier_version_is_taken_for_what_it_says(make, tmp_path):
     out, path = tmp_path / "out", make("a", "x = 1")
     command("run", path, "--out", out)
@@ -751,6 +762,7 @@ def test_a_report_of_an_earlier_version_is_taken_for_what_it_says(make, tmp_path
     (out / "report.json").write_text(json.dumps(old))
     assert command("run", path, "--changed", "--out", out).returncode == 0 and report(out)["a"]["kept_from"] == ""
 
+@pytest.mark.slow
 def test_looks_at_the_test_set_are_counted(make, tmp_path):
     look = "from types import SimpleNamespace as S\nfrom coursekit.ledger import look\nfrom coursekit.workspace import setup\n" \
            "ws = setup('tiny')\nlook(ws, S(fingerprint='f', title='CIFAR-10 <b>'), 'try')"
@@ -805,6 +817,7 @@ def test_inplace_on_a_notebook_that_papermill_wrote(make, tmp_path, options):
     assert after.cells[-1].outputs[0].text == ("tiny\n" if options else "full\n")
 
 
+@pytest.mark.slow
 def test_plain_papermill_runs_a_lesson(tmp_path):
     done = subprocess.run([sys.executable, "-m", "papermill", ROOT / "nbs/00_start.ipynb", tmp_path / "out.ipynb", "-p", "scale", "tiny"],
                           capture_output=True, text=True)

@@ -8,10 +8,10 @@ from conftest import bright
 
 from coursekit import features
 from coursekit.features import cached_features
-from coursekit.finetune import Head, random_view, train_head
+from coursekit.finetune import LinearProbe, random_view, linear_probe
 from coursekit.pretrained import Pretrained, with_head
-from coursekit.training import flip
-from coursekit.workspace import CourseError
+from coursekit.augment import random_hflip
+from coursekit.files import CourseError
 
 
 def test_cached_and_uncached_logits_agree(pre, ws):
@@ -21,7 +21,7 @@ def test_cached_and_uncached_logits_agree(pre, ws):
     x = (torch.as_tensor(s.images).permute(0, 3, 1, 2) / 255 - torch.tensor(pre.mean).view(3, 1, 1)) / torch.tensor(pre.std).view(3, 1, 1)
     with torch.no_grad():
         assert torch.allclose(pre.model.fc(torch.as_tensor(np.array(kept.images))), pre.model(x), atol=1e-4)
-    learn = train_head(kept, ws, 5)
+    learn = linear_probe(kept, ws, 5)
     whole = with_head(pre.model, 3)
     whole.fc.load_state_dict(learn.model.state_dict())
     with learn.no_bar(), torch.no_grad():
@@ -62,22 +62,22 @@ def test_what_the_cache_depends_on(pre, place):
     assert cached_features(pre, few, place).images.shape == (48, 512)
     assert not np.allclose(cached_features(replace(pre, std=[0.3] * 3), bright(), place).images, cached_features(pre, bright(), place).images)
     with pytest.raises(CourseError, match="1 views and 1 augmentations"):
-        cached_features(pre, bright(), place, augment=[flip])
+        cached_features(pre, bright(), place, augment=[random_hflip])
     other = Pretrained("resnet18", with_head(pre.model, 5, seed=3), pre.mean, pre.std, 224, pre.categories, pre.accuracy)
     with torch.no_grad():
         other.model.layer1[0].conv1.weight[0, 0, 0, 0] += 1e-3
-    for p, s, kwargs in (pre, bright(), {}), (pre, bright(side=40), {}), (pre, bright(n=63), {}), (other, bright(), {}), (pre, bright(), {"views": 2, "augment": [flip]}):
+    for p, s, kwargs in (pre, bright(), {}), (pre, bright(side=40), {}), (pre, bright(n=63), {}), (other, bright(), {}), (pre, bright(), {"views": 2, "augment": [random_hflip]}):
         cached_features(p, s, place, **kwargs)
     assert len(list((place.local / "features").iterdir())) == 7
 
 
 def test_views_differ_and_the_first_is_the_image_as_it_is(pre, ws):
-    plain, viewed = (np.array(cached_features(pre, bright(), ws, **kw).images) for kw in ({}, {"views": 3, "augment": [flip]}))
+    plain, viewed = (np.array(cached_features(pre, bright(), ws, **kw).images) for kw in ({}, {"views": 3, "augment": [random_hflip]}))
     assert viewed.shape == (60, 3, 512) and np.allclose(viewed[:, 0], plain, atol=1e-4)
     mirrored = np.abs(viewed[:, 1:] - plain[:, None]).max(2) > 1e-3
     assert 0.3 < mirrored.mean() < 0.7, "half of the views are mirrored"
     torch.manual_seed(0)
     x, y = random_view(torch.arange(24.).view(4, 3, 2), torch.arange(4))
     assert x.shape == (4, 2) and all(x[i].tolist() in [[6 * i + 2 * v, 6 * i + 2 * v + 1] for v in range(3)] for i in range(4))
-    head = Head(2, 5)
+    head = LinearProbe(2, 5)
     assert torch.equal(head(torch.ones(4, 3, 2)), head(torch.ones(4, 2)))

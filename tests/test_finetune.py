@@ -12,14 +12,15 @@ from PIL import Image
 from torch import nn
 from torchvision.models import SwinTransformer, get_model
 
-from coursekit.baseline import dumb_baselines, final_test, vgg
-from coursekit.data import squares
+from coursekit.baseline import simple_baselines, vgg
+from coursekit.evaluate import evaluate_test
+from coursekit.splits import Splits, _say_squares, squares
 from coursekit.features import cached_features
-from coursekit.finetune import compare_runs, finetuned, folds, fraction, grad_cam, name_it
-from coursekit.pretrained import Pretrained, stage_parameters, stages
-from coursekit.splits import Splits, _say_squares
-from coursekit.training import learner
-from coursekit.workspace import CourseError
+from coursekit.finetune import finetune_learner, folds, fraction, grad_cam, show_prediction
+from coursekit.stats import compare_runs
+from coursekit.pretrained import Pretrained, splitter, layer_groups
+from coursekit.learner import learner
+from coursekit.files import CourseError
 
 
 def trained(learn):
@@ -34,8 +35,8 @@ def trained(learn):
 
 @pytest.mark.parametrize("n_stages", [1, 2, 6])
 def test_frozen_stages_do_not_move_and_trained_ones_do(n_stages, pre, ws):
-    moved = trained(finetuned(pre, bright(), ws, n_stages, keep_weights=False))
-    names = list(stages(pre.model))
+    moved = trained(finetune_learner(pre, bright(), ws, n_stages, keep_weights=False))
+    names = list(layer_groups(pre.model))
     free = {k for k in pre.model.state_dict() for name in names[-n_stages:] if k.startswith(name + ".") and not k.endswith("num_batches_tracked")}
     free |= {k for k in pre.model.state_dict() if n_stages == 6 and k.startswith("bn1.") and not k.endswith("num_batches_tracked")}
     assert moved == free
@@ -44,7 +45,7 @@ def test_frozen_stages_do_not_move_and_trained_ones_do(n_stages, pre, ws):
 @pytest.mark.parametrize("affine", [False, True])
 @pytest.mark.parametrize("statistics", [False, True])
 def test_the_four_cases_of_batch_norm(affine, statistics, pre, ws):
-    moved = trained(finetuned(pre, bright(), ws, 2, batch_norm=(affine, statistics), keep_weights=False))
+    moved = trained(finetune_learner(pre, bright(), ws, 2, batch_norm=(affine, statistics), keep_weights=False))
     norms = [name for name, m in pre.model.named_modules() if isinstance(m, nn.BatchNorm2d)]
     expected = {f"{n}.{part}" for n in norms for part in (["weight", "bias"] if affine else []) + (["running_mean", "running_var"] if statistics else [])}
     assert {k for k in moved if k.rsplit(".", 1)[0] in norms} == expected
@@ -60,13 +61,13 @@ class Free(Callback):
 
     def before_batch(self):
         model = self.learn.model
-        free = {name for name, g in zip(stages(model), stage_parameters(model)) if any(p.requires_grad for p in g if p.ndim > 1)}
+        free = {name for name, g in zip(layer_groups(model), splitter(model)) if any(p.requires_grad for p in g if p.ndim > 1)}
         self.seen.append((free, len(self.opt.opt.state), any(m.weight.requires_grad for m in model.modules() if isinstance(m, nn.BatchNorm2d))))
 
 
 def test_gradual_unfreezing_frees_one_stage_an_epoch_and_the_optimizer_forgets_nothing(pre, ws):
     notes = Free()
-    learn = finetuned(pre, bright(), ws, 3, gradual=True, cbs=notes, bs=30, keep_weights=False)
+    learn = finetune_learner(pre, bright(), ws, 3, gradual=True, cbs=notes, bs=30, keep_weights=False)
     with learn.no_bar(), learn.no_logging():
         learn.fit(4, 1e-3)
     free, moments, _ = zip(*[n for k, n in enumerate(notes.seen) if k % 2 == 0])  # each epoch is a batch of training and one of validation
@@ -77,24 +78,24 @@ def test_gradual_unfreezing_frees_one_stage_an_epoch_and_the_optimizer_forgets_n
 def test_gradual_unfreezing_leaves_the_case_of_batch_norm_as_it_was_asked_for(pre, ws):
     for affine in False, True:
         notes = Free()
-        learn = finetuned(pre, bright(), ws, 2, gradual=True, batch_norm=(affine, False), cbs=[notes], keep_weights=False)
+        learn = finetune_learner(pre, bright(), ws, 2, gradual=True, batch_norm=(affine, False), cbs=[notes], keep_weights=False)
         with learn.no_bar(), learn.no_logging():
             learn.fit(2, 1e-3)
         assert {n[2] for n in notes.seen} == {affine}
 
 
 def test_callbacks_of_ones_own_do_not_replace_those_that_freeze(pre, ws):
-    learn = finetuned(pre, bright(), ws, 1, cbs=Free())
+    learn = finetune_learner(pre, bright(), ws, 1, cbs=Free())
     assert {"BnFreeze", "Free"} <= {type(cb).__name__ for cb in learn.cbs}
 
 
 def test_the_head_is_one_layer_and_what_is_frozen_drops_nothing(ws):
     with torch.device("meta"):
-        assert [list(stages(get_model(n, weights=None)))[-1] for n in ("vgg11", "mobilenet_v3_small", "convnext_tiny")] == ["head"] * 3
+        assert [list(layer_groups(get_model(n, weights=None)))[-1] for n in ("vgg11", "mobilenet_v3_small", "convnext_tiny")] == ["head"] * 3
     torch.manual_seed(0)
     small = Pretrained("mobilenet", get_model("mobilenet_v3_small", weights=None, num_classes=5, dropout=0.5).eval(), [0.5] * 3, [0.25] * 3, 224, list("abcde"), math.nan)
     notes = []
-    learn = finetuned(small, bright(), ws, 1, keep_weights=False)
+    learn = finetune_learner(small, bright(), ws, 1, keep_weights=False)
     second = learn.model.features[1]
     second.register_forward_hook(lambda m, x, y: notes.append(m.training) if m is second else None)  # not the copy that tells one fit from another
     assert sum(p.requires_grad for p in learn.model.parameters()) == 2, "weights and bias of the last layer"
@@ -141,7 +142,7 @@ def test_compare_pairs_by_seed_and_widens_for_folds():
 
 def test_a_learner_and_a_cache_for_images_that_are_too_small_say_so(ws):
     small = Pretrained("alexnet", get_model("alexnet", weights=None).eval(), [0.5] * 3, [0.25] * 3, 224, [], math.nan)
-    for ask in finetuned, cached_features:
+    for ask in finetune_learner, cached_features:
         with pytest.raises(CourseError, match="vanish below 63"):
             ask(small, bright(side=32), ws)
 
@@ -169,17 +170,17 @@ def test_grad_cam_finds_what_spoke_for_the_answer():
 
 def test_a_picture_of_ones_own(pre, tmp_path):
     Image.new("RGB", (90, 60), "red").save(tmp_path / "red.png")
-    figure = name_it(tmp_path / "red.png", pre.model, pre, list("abcde"), 48)
+    figure = show_prediction(tmp_path / "red.png", pre.model, pre, list("abcde"), 48)
     assert figure.axes[0].images[0].get_array().shape == (48, 48, 3) and len(figure.axes[1].patches) == 5
     for bad in tmp_path / "none.png", io.BytesIO(b"no image"):
         with pytest.raises(CourseError, match="can't be read as an image"):
-            name_it(bad, pre.model, pre, list("abcde"), 48)
+            show_prediction(bad, pre.model, pre, list("abcde"), 48)
 
 
 def test_a_class_may_have_any_name(pre):
     picture, classes = io.BytesIO(), ["$^$", r"\frac{$x$}", "a b", "$a_b$", "a_b"]  # two look alike and stay two
     Image.new("RGB", (60, 60), "red").save(picture, "PNG")
-    right = name_it(picture, pre.model, pre, classes, 48).axes[1]
+    right = show_prediction(picture, pre.model, pre, classes, 48).axes[1]
     right.figure.canvas.draw()
     ticks = right.get_yticklabels()
     assert sorted(t.get_text() for t in ticks) == sorted(c.replace("_", " ") for c in classes) and len(right.patches) == 5
@@ -189,7 +190,7 @@ def test_a_class_may_have_any_name(pre):
 def test_stages_out_of_range(pre, ws):
     for n in 0, 7:
         with pytest.raises(CourseError, match="n_stages is . and resnet18 has 6 stages"):
-            finetuned(pre, bright(), ws, n)
+            finetune_learner(pre, bright(), ws, n)
 
 
 def of_shapes(*shapes, n=40):
@@ -202,11 +203,11 @@ def of_shapes(*shapes, n=40):
 
 
 FORGOTTEN = {
-    "finetuned": lambda s, pre, ws: finetuned(pre, s, ws).data.images,
+    "finetuned": lambda s, pre, ws: finetune_learner(pre, s, ws).data.images,
     "cached features": lambda s, pre, ws: cached_features(pre, s, ws).images,
-    "simple baselines": lambda s, pre, ws: dumb_baselines(s) is None or [0] * 40,
+    "simple baselines": lambda s, pre, ws: simple_baselines(s) is None or [0] * 40,
     "a network for 24 pixels": lambda s, pre, ws: learner(s, vgg(2, (4, 4, 4), 8, side=24), ws).data.images,
-    "the test part": lambda s, pre, ws: [final_test(learner(s, vgg(2, (4, 4, 4), 8, side=24), ws), s)] * 40,
+    "the test part": lambda s, pre, ws: [evaluate_test(learner(s, vgg(2, (4, 4, 4), 8, side=24), ws), s)] * 40,
 }
 
 
@@ -225,14 +226,14 @@ def test_forgotten_squares_are_cut_and_that_is_said_once(how, shapes, pre, ws, c
 
 def test_squares_that_are_there_are_left_alone(pre, ws, capsys):
     s = of_shapes((24, 24))
-    assert finetuned(pre, s, ws).data is s and learner(s, vgg(2, (4, 4, 4), 8, side=24), ws).data is s and not capsys.readouterr().out
+    assert finetune_learner(pre, s, ws).data is s and learner(s, vgg(2, (4, 4, 4), 8, side=24), ws).data is s and not capsys.readouterr().out
     with pytest.raises(CourseError, match=r"can't take inputs of shape .2, 3, 24, 24."):
         learner(s, vgg(2, (4, 4, 4), 8, side=32), ws)
 
 
 def test_a_fit_that_keeps_no_weights_is_known_and_nothing_can_follow_it(pre, ws, capsys):
     def fit(keep):
-        learn = finetuned(pre, bright(), ws, 1, keep_weights=keep)
+        learn = finetune_learner(pre, bright(), ws, 1, keep_weights=keep)
         with learn.no_bar(), learn.no_logging():
             learn.fit(1, 1e-3)
         return learn

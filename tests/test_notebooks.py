@@ -22,6 +22,7 @@ def names(path):
     return path.relative_to(ROOT / "nbs").with_suffix("").as_posix()
 
 
+@pytest.mark.slow
 def test_the_kit_notebooks_run_at_tiny_scale(tmp_path):
     done = command("run", *(ROOT / "nbs" / "kit").glob("*.ipynb"), "--scale", "tiny", "--out", tmp_path / "out")
     assert done.returncode == 0, done.stdout + done.stderr

@@ -87,6 +87,7 @@ def network():
         pytest.skip("packages can't be fetched here: no network")
 
 
+@pytest.mark.slow
 def test_sdist_to_wheel_to_install(network, tmp_path):
     subprocess.run([sys.executable, "-m", "build", "--outdir", tmp_path, ROOT], check=True, capture_output=True)  # the wheel is built from the sdist
     wheel = next(tmp_path.glob("*.whl"))
@@ -114,6 +115,7 @@ def needs(extra=""):
     return [r[0] for r in rows if len(r) == 1 or re.search(r"extra == .(\w+)", r[1])[1] == extra]
 
 
+@pytest.mark.slow
 def test_installing_changes_nothing_on_colab(network, tmp_path):
     versions = colab.colab_versions()
     assert len(versions) > 300 and "torch" in versions
@@ -127,6 +129,7 @@ def test_every_runtime_requirement_is_on_colab():
     assert {re.match(r"[\w-]+", r)[0].lower() for r in needs()} <= set(colab.colab_versions())
 
 
+@pytest.mark.slow
 def test_the_colab_check_can_fail(network, tmp_path):
     newer = [*needs(), f"pandas>{colab.colab_versions()['pandas']}"]
     assert resolve(newer, colab.colab_versions(), tmp_path).returncode != 0

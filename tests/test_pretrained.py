@@ -5,16 +5,16 @@ import pytest
 import torch
 from torchvision.models import get_model
 
-from coursekit.pretrained import _last_linear, check_side, map_sizes, pretrained, stage_parameters, stages, with_head
-from coursekit.workspace import CourseError
+from coursekit.pretrained import _last_linear, check_side, map_sizes, pretrained, splitter, layer_groups, with_head
+from coursekit.files import CourseError
 
 
 def test_stages_of_a_resnet_and_of_others():
-    assert list(stages(get_model("resnet18", weights=None))) == ["conv1", "layer1", "layer2", "layer3", "layer4", "fc"]
+    assert list(layer_groups(get_model("resnet18", weights=None))) == ["conv1", "layer1", "layer2", "layer3", "layer4", "fc"]
     for name in "resnet18", "convnext_tiny", "efficientnet_b0", "swin_t", "vit_b_16", "shufflenet_v2_x0_5":
         with torch.device("meta"):
             model = get_model(name, weights=None)
-        groups = stage_parameters(model)
+        groups = splitter(model)
         assert sorted(map(id, (p for g in groups for p in g))) == sorted(map(id, model.parameters())), f"{name}: each parameter in one stage"
         assert any(p is groups[-1][-1] for p in _last_linear(model)[1].parameters()), f"{name}: the last stage holds the head"
 

@@ -13,14 +13,15 @@ from xml.etree import ElementTree
 import nbformat
 import numpy as np
 import pytest
-from conftest import command, report
+from conftest import command, report, slow
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
 from coursekit.course import Result
 from coursekit.report import compare, figure, machine, put_beside, read_notebook, read_report, record, span, write_json, write_page
-from coursekit.workspace import TABLE, CourseError
+from coursekit.files import CourseError
+from coursekit.workspace import TABLE
 
 ANY = st.text(st.characters(codec=None, exclude_categories=[]), max_size=20)  # halves of characters too
 SCALARS = st.none() | st.booleans() | st.integers(-2**70, 2**70) | st.floats() | ANY
@@ -36,6 +37,7 @@ def report_of(*records):
     return {"started": "2026-01-31T09:00:00", "seconds": 1, "jobs": 1, "parameters": {}, "machine": machine(), "passed": 0, "looks": [], "notebooks": list(records)}
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(OUTPUTS, ANY, ANY)
 def test_no_output_of_a_notebook_spoils_the_report(tmp_path, outputs, name, value):
@@ -121,7 +123,7 @@ def test_an_svg_is_an_image_that_a_browser_can_read_and_runs_no_script(tmp_path,
 
 
 @pytest.mark.parametrize("image, kind, mime", [
-    (noise(4000, 4000, 3), "PNG", "image/png"),
+    slow(noise(4000, 4000, 3), "PNG", "image/png"),
     (noise(300, 9000), "JPEG", "image/jpeg"),
     (noise(2500, 2500, 4).convert("CMYK"), "JPEG", "image/jpeg"),
     (noise(900, 900, 3).convert("P"), "GIF", "image/gif"),
@@ -147,6 +149,7 @@ def test_a_thumbnail_has_the_tones_of_its_picture(tmp_path):
     assert np.asarray(Image.open(io.BytesIO(two)))[5, 5].tolist() == [255, 255, 255]
 
 
+@pytest.mark.slow
 def test_many_figures_fit_on_one_page(tmp_path):
     data = encoded(noise(300, 300, 3), "PNG")
     page, got = page_of(tmp_path, *(shown(*[{"image/png": data}] * 200, name=f"n{k}") for k in range(5)))
@@ -324,7 +327,7 @@ def test_reports_of_several_machines_become_one(tmp_path):
     assert text_in(tmp_path / "all" / "three.ipynb") == "Tesla T4" and read_report(tmp_path / "all")["passed"] == 2
 
 
-@pytest.mark.parametrize("first, second, wins", [("passed", "failed", "b"), ("failed", "passed", "b"), ("passed", "not run", "a"), ("stopped", "running", "a")])
+@pytest.mark.parametrize("first, second, wins", [("passed", "failed", "b"), slow("failed", "passed", "b"), slow("passed", "not run", "a"), slow("stopped", "running", "a")])
 def test_of_a_notebook_in_two_reports_the_one_that_ran_last_counts_and_it_is_said(tmp_path, first, second, wins):
     a, b = part(tmp_path / "a", "2026-01-31T09:00:00", "a", one=first), part(tmp_path / "b", "2026-01-31T10:00:00", "b", one=second)
     for order in (a, b), (b, a):
@@ -343,6 +346,7 @@ def test_a_kept_notebook_is_as_old_as_its_run(tmp_path):
     assert command("merge", a, b, "--out", tmp_path / "all").returncode == 0 and report(tmp_path / "all")["one"]["part"] == str(a)
 
 
+@pytest.mark.slow
 def test_a_merge_may_be_done_again_and_leaves_other_files_alone(tmp_path):
     a, b = part(tmp_path / "a", "2026-01-31T09:00:00", "a", one="passed", two="passed"), part(tmp_path / "b", "2026-01-31T10:00:00", "b", three="passed")
     out = tmp_path / "all"
@@ -355,8 +359,8 @@ def test_a_merge_may_be_done_again_and_leaves_other_files_alone(tmp_path):
     assert "later" in (out / "one.ipynb.html").read_text() and command("merge", out, b, "--out", tmp_path / "more").returncode == 0
 
 
-@pytest.mark.parametrize("spoil, said", [("missing", "one was executed, but one.ipynb is not in"), ("outside", "one was executed, but ../secret.ipynb is not in"),
-                                         ("absolute", "is not in")])
+@pytest.mark.parametrize("spoil, said", [("missing", "one was executed, but one.ipynb is not in"), slow("outside", "one was executed, but ../secret.ipynb is not in"),
+                                         slow("absolute", "is not in")])
 def test_an_executed_notebook_that_is_not_in_its_part_is_said(tmp_path, spoil, said):
     a, b = part(tmp_path / "a", "2026-01-31T09:00:00", "a", one="passed"), part(tmp_path / "b", "2026-01-31T10:00:00", "b", two="passed")
     shutil.move(a / "one.ipynb", tmp_path / "secret.ipynb")
@@ -383,6 +387,7 @@ def test_a_merge_that_would_lose_something_is_a_sentence(tmp_path, parts, out, s
 
 # A run's folder
 
+@pytest.mark.slow
 def test_a_run_renders_what_it_executed_and_takes_away_what_it_does_not_keep(make, tmp_path):
     out = tmp_path / "out"
     assert command("run", make("a", "print('first')"), make("b", "x = 1"), "--out", out).returncode == 0
@@ -398,6 +403,7 @@ def test_a_persons_own_page_is_not_written_over(make, tmp_path):
     assert done.returncode == 2 and "The run would write over" in done.stderr and (tmp_path / "out" / "a.ipynb.html").read_text() == "<title>mine</title>"
 
 
+@pytest.mark.slow
 def test_a_cell_that_was_killed_at_its_limit_is_the_slowest(make, tmp_path):
     path = make("a", "import time\nwhile True:\n    try:\n        time.sleep(99)\n    except BaseException:\n        pass")
     command("run", path, "--cell-timeout", 2, "--out", tmp_path / "out")

@@ -16,13 +16,15 @@ from hypothesis import strategies as st
 from torch import nn
 
 from coursekit.corpora import split_text
-from coursekit.course import read_notebook
+from coursekit.report import read_notebook, record
 from coursekit.ledger import ledger, references, results
 from coursekit.sampler import sampler_widget
-from coursekit.text import (CharModel, Streams, char_losses, copied, final_loss, generate, nucleus, probability_strip, quality, repetition, spelling, stream, text_learner, top_k, windows,
-                            word_lists, words_of)
-from coursekit.training import count_flops, grid, record
-from coursekit.workspace import CourseError
+from coursekit.evaluate import char_losses, evaluate_text, windows
+from coursekit.learner import text_learner
+from coursekit.loaders import LMLoader
+from coursekit.text import CharModel, copy_rate, generate, in_vocab_rate, nucleus, probability_strip, repetition, stream, text_metrics, tokenize_words, top_k, word_lists
+from coursekit.runs import count_flops, run_grid
+from coursekit.files import CourseError
 
 torch.set_num_threads(1)
 
@@ -48,15 +50,15 @@ def quiet(learn, *args, **kwargs):
 
 def test_streams_go_on_where_they_were_and_windows_do_not():
     ids = np.arange(1000)
-    dl = Streams(ids, bs=4, seq_len=30)
+    dl = LMLoader(ids, bs=4, seq_len=30)
     xs, ys = (torch.cat(parts, 1) for parts in zip(*dl))
     assert xs.shape == (4, 249) and torch.equal(xs, torch.arange(996).view(4, 249)) and torch.equal(ys, xs + 1) and len(dl) == 9
-    shuffled = Streams(ids, bs=4, seq_len=30, shuffle=True, seed=1)
+    shuffled = LMLoader(ids, bs=4, seq_len=30, shuffle=True, seed=1)
     first = [x for x, _ in shuffled]
     assert len(first) == 9 and all((x[:, 1:] - x[:, :-1] == 1).all() and torch.equal(y, x + 1) for x, y in shuffled)
     assert all(torch.equal(x, again) for x, (again, _) in zip(first, shuffled)) and torch.equal(first[5], next(shuffled.batches(5))[1][0])
     shuffled.epoch = 1
-    assert not torch.equal(first[0], next(iter(shuffled))[0]) and dl.few(2)[0].shape == (2, 30)
+    assert not torch.equal(first[0], next(iter(shuffled))[0]) and dl.sample_batch(2)[0].shape == (2, 30)
 
 
 @pytest.mark.parametrize("kind", ["RNN", "GRU", "LSTM"])
@@ -189,6 +191,7 @@ def run(folder, name, die=-1):
     return subprocess.Popen([sys.executable, "-c", RUN, os.path.dirname(__file__), str(folder / f"{name}.pt"), str(die)], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=env)
 
 
+@pytest.mark.slow
 def test_a_killed_text_fit_ends_as_the_one_that_nobody_killed(tmp_path):
     at = random.SystemRandom().randrange(5, 180)  # of 189 batches in three epochs
     whole, killed = run(tmp_path, "whole"), run(tmp_path, "killed", at)
@@ -230,7 +233,7 @@ def test_grid_ledger_and_results_know_a_text(ws):
         torch.manual_seed(seed)
         return quiet(text_learner(text, CharModel(len(text.chars), n_hidden=8, **shape), ws, bs=8, seq_len=32, seed=seed), 1, 1e-2)
 
-    done = grid(train, {"RNN": {"kind": "RNN"}, "none": {"kind": "none"}}, (0, 1), text, "one epoch", ws)
+    done = run_grid(train, {"RNN": {"kind": "RNN"}, "none": {"kind": "none"}}, (0, 1), text, "one epoch", ws)
     assert done.status.tolist() == ["finished", "failed"] * 2 and "choose 'RNN'" in done.why[1]
     row = ledger(ws).iloc[0]
     assert row.data == {"title": "made", "fingerprint": text.fingerprint, "stand_in": False, "train": 4800, "valid": 600, "part": False} and row.bs == 8 and row.parameters > 0
@@ -244,7 +247,7 @@ def test_flops_of_fused_layers_are_counted(kind, gates):
     text = made()
     model = model_of(text, kind, 16)
     expected = 2 * 64 * (gates * 16 * (64 + 16) + 16 * len(text.chars))
-    assert count_flops(model, Streams(text.train, bs=4, seq_len=64)) == expected
+    assert count_flops(model, LMLoader(text.train, bs=4, seq_len=64)) == expected
 
 
 # Sampling
@@ -317,7 +320,7 @@ def test_writing_goes_on_from_the_state_and_the_seed_decides():
         logits = model(torch.as_tensor(ids[None]))[0][0, -1]
         logits[0] = -torch.inf
         assert text.chars[logits.argmax()] == c
-        ids = np.append(ids, text.number[c])
+        ids = np.append(ids, text.stoi[c])
 
 
 def test_unknown_characters_of_a_prompt_are_said(capsys):
@@ -329,10 +332,10 @@ def test_unknown_characters_of_a_prompt_are_said(capsys):
 # Measures
 
 def test_spelling_repetition_and_copying_of_known_texts():
-    assert words_of("Don't sing, O Été_2 'tis") == ["don't", "sing", "o", "été", "tis"]
-    assert spelling(["the cat zat on", "a mat cu"], {"the", "cat", "on", "a", "mat"}) == pytest.approx(4 / 5) and np.isnan(spelling(["..."], {"a"}))
+    assert tokenize_words("Don't sing, O Été_2 'tis") == ["don't", "sing", "o", "été", "tis"]
+    assert in_vocab_rate(["the cat zat on", "a mat cu"], {"the", "cat", "on", "a", "mat"}) == pytest.approx(4 / 5) and np.isnan(in_vocab_rate(["..."], {"a"}))
     assert repetition(["a b c d e f g"]) == 0 and repetition(["a b c d a b c d a b c d"]) == pytest.approx(1 - 4 / 10) and np.isnan(repetition(["a b"])) and repetition(["a b c", "a b c d"]) == pytest.approx(1 / 3)
-    assert copied(["xxabcdexx"], "..abcde..", n=5) == pytest.approx(5 / 9) and copied(["abcde"], "abcde", n=5) == 1 and copied(["abc"], "abc", n=5) == 0
+    assert copy_rate(["xxabcdexx"], "..abcde..", n=5) == pytest.approx(5 / 9) and copy_rate(["abcde"], "abcde", n=5) == 1 and copy_rate(["abc"], "abc", n=5) == 0
 
 
 def test_the_list_of_english_words_is_an_extra(monkeypatch, capsys):
@@ -347,7 +350,7 @@ def test_the_list_of_english_words_is_an_extra(monkeypatch, capsys):
 def test_quality_and_windows():
     text = made()
     model, samples = model_of(text), [text.decode(text.train[i:i + 100]) for i in (0, 100)]
-    found = quality(samples, text, model, {"own words": set(words_of(text.decode(text.train)))})
+    found = text_metrics(samples, text, model, {"own words": set(tokenize_words(text.decode(text.train)))})
     assert found["spelt right (own words)"] > 0.9 and found["copied"] == 1 and found["nats"] == pytest.approx(np.log(len(text.chars)), abs=0.3)
     assert windows(np.arange(10), 3).tolist() == [[0, 1, 2, 3], [3, 4, 5, 6], [6, 7, 8, 9]]
 
@@ -355,11 +358,11 @@ def test_quality_and_windows():
 def test_the_test_part_is_read_once_and_counted(ws):
     text = made()
     learn = quiet(text_learner(text, model_of(text), ws, bs=8, seq_len=32), 1, 1e-2)
-    tested = final_loss(learn, text)
+    tested = evaluate_text(learn, text)
     assert tested["bits"] == pytest.approx(tested["nats"] / np.log(2)) and tested["perplexity"] == pytest.approx(np.exp(tested["nats"])) and tested["n"] == 599
-    assert final_loss(learn, text)["looks"] == tested["looks"] + 1
+    assert evaluate_text(learn, text)["looks"] == tested["looks"] + 1
     with pytest.raises(CourseError, match="cut without a test part"):
-        final_loss(learn, split_text("made", text.decode(text.train), (0.9, 0.1, 0)))
+        evaluate_text(learn, split_text("made", text.decode(text.train), (0.9, 0.1, 0)))
 
 
 @pytest.mark.parametrize("name, string", [("$^$.txt", "a $ and $^$ and \\frac{"), (r"\x$y$", "5 % of $10_0$"), ("_$1_$", "\\$ $_$ {}$^")])
