@@ -15,7 +15,7 @@ import torch
 from conftest import ROOT
 from fastai.callback.schedule import ParamScheduler
 from fastai.metrics import accuracy
-from test_training import made
+from test_learner import made
 from torch import nn
 
 from coursekit.ablate import ZeroPadShortcut, Residual, TrainAccuracy, augmentations, network, norm_layer, schedule, train_variant
