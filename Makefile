@@ -8,6 +8,8 @@ PYTHON ?= python3
 BIN = .venv/bin
 NOTEBOOKS = nbs/*.ipynb nbs/kit/*.ipynb
 COLAB_PYTHON ?= 3.13
+# A process for each core, and a thread for each process: more would slow each other down.
+PYTEST = OMP_NUM_THREADS=1 $(BIN)/pytest -n auto
 WRITTEN = tests/test_notebooks.py::test_clean_and_export_leave_no_difference tests/test_catalogue.py::test_data_links_is_written_from_the_catalogue
 
 .PHONY: run test test-all lint hooks browser full export refresh stamp resolve colab dist
@@ -16,11 +18,11 @@ run: .venv/ready
 	$(BIN)/coursekit run $(NOTEBOOKS) --scale tiny --cell-timeout 600
 
 test: .venv/ready
-	$(BIN)/pytest -n auto -m 'not slow'
+	$(PYTEST) -m 'not slow'
 
 # After `test`, so that `make test test-all` runs nothing twice.
 test-all: test
-	$(BIN)/pytest -n auto -m slow
+	$(PYTEST) -m slow
 
 lint: .venv/ready
 	$(BIN)/ruff check .

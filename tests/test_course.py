@@ -84,14 +84,14 @@ def test_what_the_parameters_cell_computes_from_a_parameter_is_not_left_as_it_wa
         assert command("run", path, "-p", "n=5", "-p", "m=10", "--out", tmp_path / "out").returncode == 0  # what is given itself is no old value
 
 
-@pytest.mark.parametrize("line", ["f = lambda: n", "def f(): return n", "assert n > 0", "n", "display(n)", "n: int = n"])
+@pytest.mark.parametrize("line", ["f = lambda: n", slow("def f(): return n"), slow("assert n > 0"), "n", slow("display(n)"), slow("n: int = n")])
 def test_what_the_parameters_cell_only_shows_or_reads_later_is_no_hindrance(make, tmp_path, line):
     path = make("a", "assert n == 5", parameters=f"n = 2\n{line}")
     done = command("run", path, "-p", "n=5", "--out", tmp_path / "out")
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.parametrize("name", ["Python", "python3", "ipython", ["python"], 3])
+@pytest.mark.parametrize("name", ["Python", slow("python3"), slow("ipython"), ["python"], slow(3)])
 def test_python_is_python_however_a_notebook_spells_it(make, tmp_path, name):
     path = make("a", "assert n == 5")
     nb = json.loads(path.read_text())
