@@ -21,10 +21,10 @@ from torchvision import transforms
 from torchvision.models import ResNet18_Weights, resnet18
 
 from coursekit.datasets import pets
-from coursekit.splits import squares
+from coursekit.splits import folds, squares
 from coursekit.features import cached_features
 from coursekit.fetch import fetch
-from coursekit.finetune import folds, linear_probe
+from coursekit.finetune import linear_probe
 from coursekit.pretrained import pretrained
 from coursekit.learner import optimizer
 from coursekit.task import CrossEntropy

@@ -324,8 +324,6 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                 'coursekit/finetune.py'),
                                     'coursekit.finetune._answers': ('finetune.html#_answers', 'coursekit/finetune.py'),
                                     'coursekit.finetune.finetune_learner': ('finetune.html#finetune_learner', 'coursekit/finetune.py'),
-                                    'coursekit.finetune.folds': ('finetune.html#folds', 'coursekit/finetune.py'),
-                                    'coursekit.finetune.fraction': ('finetune.html#fraction', 'coursekit/finetune.py'),
                                     'coursekit.finetune.grad_cam': ('finetune.html#grad_cam', 'coursekit/finetune.py'),
                                     'coursekit.finetune.linear_probe': ('finetune.html#linear_probe', 'coursekit/finetune.py'),
                                     'coursekit.finetune.random_view': ('finetune.html#random_view', 'coursekit/finetune.py'),

@@ -31,7 +31,7 @@ def cached_features(pre,         # as from `pretrained`
                    ) -> Splits:  # with float32 features, (n, n_features) or (n, views, n_features), in place of images
     "The body's features, from a memory-mapped file that is made on first use, and again where it is torn or not of this network."
     if bool(augment) != (views > 1):
-        raise CourseError(f"There are {views} views and {len(augment)} augmentations: several views need augment=[flip, ...], and one takes none.")
+        raise CourseError(f"There are {views} views and {len(augment)} augmentations: several views need augment=[random_hflip, ...], and one takes none.")
     splits, precision = one_size(splits), precision or best_precision(ws.device)
     net = backbone(pre.model).to(ws.device, memory_format=torch.channels_last)
     passes = _passes(pre, splits, views, augment, ws.device)

@@ -8,7 +8,7 @@ from conftest import bright
 
 from coursekit import features
 from coursekit.features import cached_features
-from coursekit.finetune import LinearProbe, random_view, linear_probe
+from coursekit.finetune import LinearProbe, linear_probe, random_view
 from coursekit.pretrained import Pretrained, with_head
 from coursekit.augment import random_hflip
 from coursekit.files import CourseError

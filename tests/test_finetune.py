@@ -1,9 +1,8 @@
-"Transfer learning: what moves and what must not, folds, looking inside, and the sentences for bad input."
+"Transfer learning: what moves and what must not, looking inside, and the sentences for bad input."
 import io
 import math
 
 import numpy as np
-import pandas as pd
 import pytest
 import torch
 from conftest import bright
@@ -16,9 +15,8 @@ from coursekit.baseline import simple_baselines, vgg
 from coursekit.evaluate import evaluate_test
 from coursekit.splits import Splits, _say_squares, squares
 from coursekit.features import cached_features
-from coursekit.finetune import finetune_learner, folds, fraction, grad_cam, show_prediction
-from coursekit.stats import compare_runs
-from coursekit.pretrained import Pretrained, splitter, layer_groups
+from coursekit.finetune import finetune_learner, grad_cam, show_prediction
+from coursekit.pretrained import Pretrained, layer_groups, splitter
 from coursekit.learner import learner
 from coursekit.files import CourseError
 
@@ -105,39 +103,6 @@ def test_the_head_is_one_layer_and_what_is_frozen_drops_nothing(ws):
     assert notes and not any(notes)
 
 
-# Folds, fractions, intervals
-
-def test_folds_judge_each_image_once_and_keep_the_classes():
-    s = bright()
-    parts = folds(s, 5, 2)
-    assert len(parts) == 10 and sorted(np.concatenate([p.valid for p in parts[:5]])) == list(range(60)) and not any(set(p.train) & set(p.valid) for p in parts)
-    assert all(np.bincount(s.labels[p.valid]).tolist() == [4, 4, 4] and len(p.test) == 0 for p in parts)
-    with pytest.raises(CourseError, match="smallest class has 20 images and there are 21 folds"):
-        folds(s, 21)
-
-
-def test_fractions_are_nested_stratified_and_leave_one_of_each():
-    s = bright()
-    sets = [set(fraction(s, share).train) for share in (1e-9, 0.1, 0.5, 1.0)]
-    assert [len(x) for x in sets] == [3, 3, 15, 30] and sets[0] <= sets[1] <= sets[2] <= sets[3] == set(s.train)
-    assert np.bincount(s.labels[sorted(sets[0])]).tolist() == [1, 1, 1]
-    for share in 0, 1.1, -1, math.nan:
-        with pytest.raises(CourseError, match="a number above 0 and up to 1"):
-            fraction(s, share)
-
-
-def test_compare_pairs_by_seed_and_widens_for_folds():
-    runs = pd.DataFrame([{"name": n, "seed": s, "accuracy": a + 0.01 * s + (0.002 * (s % 2) if n == "b" else 0)} for n, a in (("a", 0.7), ("b", 0.75)) for s in range(5)])
-    plain, wide = compare_runs(runs).set_index("run"), compare_runs(runs, share=0.25).set_index("run")
-    assert plain.loc["b", "difference"] == pytest.approx(0.0508) and plain.loc["b", "± of it"] < 0.01 < plain.loc["b", "±"]
-    assert wide.loc["b", "±"] / plain.loc["b", "±"] == pytest.approx(math.sqrt(0.45 / 0.2))
-    by_run = compare_runs(runs, share={"a": 0.25, "b": 1.}).set_index("run")["±"]
-    assert by_run["a"] == pytest.approx(wide.loc["a", "±"]) and by_run["b"] > wide.loc["b", "±"]
-    with pytest.raises(CourseError, match="no runs with 'accuracy'"):
-        compare_runs(runs[:0])
-    assert np.isnan(compare_runs(runs[runs.seed < 2])["±"]).all() and compare_runs(runs[::-1].reset_index(drop=True)).loc[0, "run"] == "b"
-
-
 # Sizes, maps, pictures
 
 def test_a_learner_and_a_cache_for_images_that_are_too_small_say_so(ws):
@@ -203,11 +168,11 @@ def of_shapes(*shapes, n=40):
 
 
 FORGOTTEN = {
-    "finetuned": lambda s, pre, ws: finetune_learner(pre, s, ws).data.images,
+    "fine-tuned": lambda s, pre, ws: finetune_learner(pre, s, ws).data.images,
     "cached features": lambda s, pre, ws: cached_features(pre, s, ws).images,
     "simple baselines": lambda s, pre, ws: simple_baselines(s) is None or [0] * 40,
     "a network for 24 pixels": lambda s, pre, ws: learner(s, vgg(2, (4, 4, 4), 8, side=24), ws).data.images,
-    "the test part": lambda s, pre, ws: [evaluate_test(learner(s, vgg(2, (4, 4, 4), 8, side=24), ws), s)] * 40,
+    "the test part": lambda s, pre, ws: [evaluate_test(learner(s, vgg(2, (4, 4, 4), 8, side=24), ws))] * 40,
 }
 
 
@@ -239,7 +204,7 @@ def test_a_fit_that_keeps_no_weights_is_known_and_nothing_can_follow_it(pre, ws,
         return learn
     first, again = fit(False), fit(False)
     assert "its history is loaded" in capsys.readouterr().out and again.recorder.values == first.recorder.values
-    assert sum(f.stat().st_size for f in again.place.kept.iterdir()) < 1e6 < 4 * sum(p.numel() for p in pre.model.parameters())
+    assert sum(f.stat().st_size for f in again.checkpoints.kept.iterdir()) < 1e6 < 4 * sum(p.numel() for p in pre.model.parameters())
     for ask in (lambda: again.fit(1, 1e-3)), again.get_preds, again.validate:
         with pytest.raises(CourseError, match="weights were not kept"):
             ask()

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torchvision.models import get_model
 
-from coursekit.pretrained import _last_linear, check_side, map_sizes, pretrained, splitter, layer_groups, with_head
+from coursekit.pretrained import _last_linear, check_side, layer_groups, map_sizes, pretrained, splitter, with_head
 from coursekit.files import CourseError
 
 

@@ -63,6 +63,17 @@ def test_folds_hold_each_image_once_and_keep_no_mask_apart():
     assert sorted(np.concatenate([f.valid for f in folds(made(), 4)])) == list(range(40))
     with pytest.raises(CourseError, match=r"the shape \(40, 8, 12\): one label for each image"):
         folds(made(labels=np.zeros((40, 8, 12), np.uint8)))
+    parts = folds(made(), 4, n_repeats=2)
+    assert len(parts) == 8 and all(np.bincount(p.labels[p.valid]).tolist() == [5, 5] and not len(p.test) and not set(p.train) & set(p.valid) for p in parts)
+    with pytest.raises(CourseError, match="smallest class has 20 images and there are 21 folds"):
+        folds(made(), 21)
+
+
+def test_the_smallest_fraction_is_one_of_each_class():
+    assert np.bincount(made().labels[fraction(made(), 1e-9).train]).tolist() == [1, 1]
+    for share in 0, 1.1, -1, float("nan"):
+        with pytest.raises(CourseError, match="a number above 0 and up to 1"):
+            fraction(made(), share)
 
 
 @pytest.mark.parametrize("seed", range(5))

@@ -10,14 +10,14 @@ from itertools import islice
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT
+from conftest import ROOT, quiet
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
 from coursekit.corpora import split_text
-from coursekit.report import read_notebook, record
-from coursekit.ledger import ledger, references, results
+from coursekit.report import read_notebook
+from coursekit.ledger import ledger, load_runs, references, results
 from coursekit.sampler import sampler_widget
 from coursekit.evaluate import char_losses, evaluate_text, windows
 from coursekit.learner import text_learner
@@ -38,12 +38,6 @@ def made(n=6000):
 def model_of(text, kind="LSTM", n_hidden=16, **kwargs):
     torch.manual_seed(0)
     return CharModel(len(text.chars), kind, n_hidden, **kwargs)
-
-
-def quiet(learn, *args, **kwargs):
-    with learn.no_bar(), learn.no_logging():
-        learn.fit_one_cycle(*args, **kwargs)
-    return learn
 
 
 # Streams and the carried state
@@ -208,7 +202,7 @@ def test_a_fit_cut_off_in_the_middle_of_an_epoch_goes_on_with_its_state(kind, sh
     text = made()
     begin = lambda: text_learner(text, model_of(text, kind, dropout=0.2), ws, bs=8, seq_len=32, shuffle=shuffle)
     whole = quiet(begin(), 2, 1e-2)
-    whole.place.forget()
+    whole.checkpoints.forget()
     learn = begin()
     one_batch, n = learn.one_batch, [0]
 
@@ -229,13 +223,16 @@ def test_a_fit_cut_off_in_the_middle_of_an_epoch_goes_on_with_its_state(kind, sh
 def test_grid_ledger_and_results_know_a_text(ws):
     text = made()
 
-    def train(seed, **shape):
+    def train(data, ws, seed, bs, **shape):
         torch.manual_seed(seed)
-        return quiet(text_learner(text, CharModel(len(text.chars), n_hidden=8, **shape), ws, bs=8, seq_len=32, seed=seed), 1, 1e-2)
+        return quiet(text_learner(data, CharModel(len(data.chars), n_hidden=8, **shape), ws, bs=bs, seq_len=32, seed=seed), 1, 1e-2)
 
-    done = run_grid(train, {"RNN": {"kind": "RNN"}, "none": {"kind": "none"}}, (0, 1), text, "one epoch", ws)
+    networks = {"RNN": {"kind": "RNN"}, "none": {"kind": "none"}}
+    done = run_grid(train, networks, (0, 1), text, ws, bs=8)
     assert done.status.tolist() == ["finished", "failed"] * 2 and "choose 'RNN'" in done.why[1]
-    row = ledger(ws).iloc[0]
+    row = load_runs(ws, text, networks, bs=8).iloc[0]
+    assert row.config == {"bs": 8, "kind": "RNN"} and row.recipe.startswith("AdamW, lr 0.0004 to 0.01 to ") and "batch 8 x 32, 1 epoch, GradientClip(max_norm=1" in row.recipe
+    assert not len(load_runs(ws, text, networks, bs=16)) and not len(load_runs(ws, made(3000), networks, bs=8))
     assert row.data == {"title": "made", "fingerprint": text.fingerprint, "stand_in": False, "train": 4800, "valid": 600, "part": False} and row.bs == 8 and row.parameters > 0
     table = results(ledger(ws), "valid_loss", {"RNN": "nanoGPT, CPU"})
     assert table.n.tolist() == [2, 0] and table.failed.tolist() == [0, 2] and "1.88" in table.reference[0] and "different recipe" in table.reference[0]
@@ -358,11 +355,12 @@ def test_quality_and_windows():
 def test_the_test_part_is_read_once_and_counted(ws):
     text = made()
     learn = quiet(text_learner(text, model_of(text), ws, bs=8, seq_len=32), 1, 1e-2)
-    tested = evaluate_text(learn, text)
+    tested = evaluate_text(learn)
     assert tested["bits"] == pytest.approx(tested["nats"] / np.log(2)) and tested["perplexity"] == pytest.approx(np.exp(tested["nats"])) and tested["n"] == 599
-    assert evaluate_text(learn, text)["looks"] == tested["looks"] + 1
+    assert evaluate_text(learn)["looks"] == tested["looks"] + 1
+    customary = split_text("made", text.decode(text.train), (0.9, 0.1, 0))
     with pytest.raises(CourseError, match="cut without a test part"):
-        evaluate_text(learn, split_text("made", text.decode(text.train), (0.9, 0.1, 0)))
+        evaluate_text(text_learner(customary, model_of(customary), ws, bs=8, seq_len=32))
 
 
 @pytest.mark.parametrize("name, string", [("$^$.txt", "a $ and $^$ and \\frac{"), (r"\x$y$", "5 % of $10_0$"), ("_$1_$", "\\$ $_$ {}$^")])

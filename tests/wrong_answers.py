@@ -10,10 +10,9 @@ from coursekit import finetune
 from coursekit.runs import config_diff
 from coursekit.data import near_duplicates, split_names
 from coursekit.datasets import cifar10, pets
-from coursekit.splits import squares
+from coursekit.splits import folds, squares
 from coursekit.stats import wilson_interval
 from coursekit.fetch import catalogue
-from coursekit.finetune import folds
 from coursekit.functions import mlp
 from coursekit.augment import color_jitter, random_affine, random_hflip
 from coursekit.workspace import setup, show_table
@@ -35,7 +34,7 @@ def own_03(ws):
     torch.manual_seed(0)
     model = get_model("shufflenet_v2_x0_5", weights=None, num_classes=5).eval()
     pre, splits = finetune.Pretrained("small", model, [0.5] * 3, [0.25] * 3, 32, list("abcde"), float("nan")), squares(pets(ws, size=32))
-    return {**vars(finetune), "get_model": get_model, "flip": random_hflip, "affine": random_affine, "colour": color_jitter, "pre": pre, "splits": splits, "n_epochs": 1,
+    return {**vars(finetune), "get_model": get_model, "random_hflip": random_hflip, "random_affine": random_affine, "color_jitter": color_jitter, "pre": pre, "splits": splits, "n_epochs": 1,
             "chosen": {}, "parts_of_runs": lambda s: folds(s, 2), "parts": folds(splits, 2)}
 
 
