@@ -1,19 +1,30 @@
-# make run:  every notebook at tiny scale, offline; the report is report/index.html
-# make test: the tests
+# make run:      every notebook at tiny scale, offline; the report is report/index.html
+# make test:     the tests but for the slow ones, in a few minutes
+# make test-all: the slow ones too
+# make lint:     ruff, and whether coursekit/ and data_links.md are what nbs/ and the catalogue say
 # make browser: lessons and report in JupyterLab and Chromium; pictures of them in build/browser
 # All make .venv first, with whatever Python 3.11 or newer PYTHON names.
 PYTHON ?= python3
 BIN = .venv/bin
 NOTEBOOKS = nbs/*.ipynb nbs/kit/*.ipynb
 COLAB_PYTHON ?= 3.13
+WRITTEN = tests/test_notebooks.py::test_clean_and_export_leave_no_difference tests/test_catalogue.py::test_data_links_is_written_from_the_catalogue
 
-.PHONY: run test browser full export refresh stamp resolve colab dist
+.PHONY: run test test-all lint hooks browser full export refresh stamp resolve colab dist
 
 run: .venv/ready
 	$(BIN)/coursekit run $(NOTEBOOKS) --scale tiny --cell-timeout 600
 
 test: .venv/ready
-	$(BIN)/pytest -n auto
+	$(BIN)/pytest -n auto -m 'not slow'
+
+# After `test`, so that `make test test-all` runs nothing twice.
+test-all: test
+	$(BIN)/pytest -n auto -m slow
+
+lint: .venv/ready
+	$(BIN)/ruff check .
+	$(BIN)/pytest $(WRITTEN)
 
 # Needs Chromium: apt install chromium, or its path in CHROMIUM.
 browser: .venv/browser
@@ -29,11 +40,20 @@ export: .venv/ready
 	$(BIN)/nbdev-export
 	$(BIN)/python tools/data_links.py
 
+# Notebooks merged cell by cell, compared by their text and trusted after a pull: what nbdev-install-hooks sets,
+# but by the tools in .venv, and for this clone alone. .gitattributes names the two drivers.
+hooks: .venv/ready
+	git config merge.jupyternotebook.name "nbdev: cell by cell"
+	git config merge.jupyternotebook.driver "$(BIN)/nbdev-merge %O %A %B %P"
+	git config diff.jupyternotebook.command $(BIN)/nbdev-diff-driver
+	hook=$$(git rev-parse --git-path hooks)/post-merge; test -e "$$hook" || \
+	{ mkdir -p "$${hook%/*}" && printf '#!/bin/sh\n$(BIN)/nbdev-trust\n' > "$$hook" && chmod +x "$$hook"; }
+
 # Run everything at quick scale on the data in COURSEKIT_DATA and keep the outputs in the notebooks.
 refresh: .venv/ready
 	$(BIN)/coursekit run $(NOTEBOOKS) --scale quick --inplace
 
-# After a new version in settings.ini: write its tag into badges and install cells.
+# After a new version in settings.ini: write it into badges, install cells and CITATION.cff.
 stamp: .venv/ready
 	$(BIN)/python tools/stamp.py
 

@@ -14,8 +14,10 @@ from dataclasses import replace
 
 import numpy as np
 
-from coursekit.data import cifar10, near_duplicates
-from coursekit.workspace import cpu_name, n_cores, setup
+from coursekit.data import near_duplicates
+from coursekit.datasets import cifar10
+from coursekit.machine import cpu_name, n_cores
+from coursekit.workspace import setup
 
 
 def timed(f, *args):

@@ -20,11 +20,16 @@ from torch import nn
 from torchvision import transforms
 from torchvision.models import ResNet18_Weights, resnet18
 
-from coursekit.data import pets, squares
-from coursekit.finetune import cached_features, folds, pretrained, train_head
+from coursekit.datasets import pets
+from coursekit.splits import squares
+from coursekit.features import cached_features
 from coursekit.fetch import fetch
-from coursekit.training import CrossEntropy, optimiser
-from coursekit.workspace import cpu_name, gpu_name, n_cores, setup
+from coursekit.finetune import folds, linear_probe
+from coursekit.pretrained import pretrained
+from coursekit.learner import optimizer
+from coursekit.task import CrossEntropy
+from coursekit.machine import cpu_name, gpu_name, n_cores
+from coursekit.workspace import setup
 
 SIDE, EPOCHS, BS = 128, 5, 64
 CONFIGURATIONS = {  # optimizer, its arguments, highest rate of one cycle, label smoothing
@@ -89,7 +94,7 @@ def main(seeds=range(3)):
         filled, ours = time.perf_counter() - began, {}
         parts = folds(features)
         for name, (opt, kwargs, lr, smoothing) in CONFIGURATIONS.items():
-            learners = [train_head(parts[s], ws, EPOCHS, optimiser(opt, **kwargs), lr, CrossEntropy(label_smoothing=smoothing), seed=s) for s in seeds]
+            learners = [linear_probe(parts[s], ws, EPOCHS, optimizer(opt, **kwargs), lr, CrossEntropy(label_smoothing=smoothing), seed=s) for s in seeds]
             ours[name] = [float(learn.recorder.values[-1][2]) for learn in learners]
         seconds = time.perf_counter() - began
 

@@ -10,19 +10,19 @@ import os
 import statistics
 import tempfile
 import time
-from pathlib import Path
 
 import numpy as np
 from torchvision.datasets import ImageFolder
 
-from coursekit.data import cifar10
-from coursekit.workspace import cpu_name, find_folder, n_cores, setup
+from coursekit.datasets import cifar10
+from coursekit.machine import cpu_name, n_cores
+from coursekit.workspace import find_folder, setup
 
 
-def timed(f):
+def timed(f, *args):
     "Seconds that `f` takes, and what it gives."
     start = time.perf_counter()
-    out = f()
+    out = f(*args)
     return time.perf_counter() - start, out
 
 
@@ -42,9 +42,9 @@ def main(rounds=3):
             root = find_folder(["cifar10"], ws.data, ws.local)
             if root is None:
                 raise SystemExit(f"No folder cifar10 in {ws.data}: point COURSEKIT_DATA at the folder that holds it.")
-            plain, images = timed(lambda: image_folder(root))
-            cold, splits = timed(lambda: cifar10(ws))
-            warm, again = timed(lambda: cifar10(ws))
+            plain, images = timed(image_folder, root)
+            cold, splits = timed(cifar10, ws)
+            warm, again = timed(cifar10, ws)
             assert all((splits.images[j] == images[j]).all() for j in range(0, len(images), 997))
             assert again.fingerprint == splits.fingerprint and np.asarray(again.images).sum() > 0
             times.append((plain, cold, warm))

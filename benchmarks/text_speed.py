@@ -20,8 +20,12 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from coursekit.text import CharModel, Streams, generate, python_source, text_learner
-from coursekit.workspace import cpu_name, gpu_name, setup
+from coursekit.corpora import python_source
+from coursekit.learner import text_learner
+from coursekit.loaders import LMLoader
+from coursekit.text import CharModel, generate
+from coursekit.machine import cpu_name, gpu_name
+from coursekit.workspace import setup
 
 BS, SEQ, N_HIDDEN, N_LAYERS = 32, 64, 128, 2
 N_TRAIN, N_WRITTEN = 40 * BS * SEQ + 1, 500
@@ -61,7 +65,7 @@ def bare(model, text, ws):
     model = model.to(ws.device)
     opt, state = torch.optim.AdamW(model.parameters(), lr=5e-3), None
     start = time.perf_counter()
-    for xb, yb in Streams(text.train, BS, SEQ, device=ws.device):
+    for xb, yb in LMLoader(text.train, BS, SEQ, device=ws.device):
         logits, state = model(xb, state)
         state = tuple(s.detach() for s in state) if isinstance(model, Fused) else [tuple(s.detach() for s in pair) for pair in state]
         loss = F.cross_entropy(logits.flatten(0, 1), yb.flatten())

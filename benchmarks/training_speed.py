@@ -26,16 +26,18 @@ from torchvision import transforms
 from torchvision.datasets import ImageFolder
 
 from coursekit.baseline import vgg
-from coursekit.data import cifar10
-from coursekit.training import flip, learner, optimiser, shift
-from coursekit.workspace import cpu_name, find_folder, gpu_name, n_cores, setup
+from coursekit.datasets import cifar10
+from coursekit.augment import random_hflip, random_translate
+from coursekit.learner import learner, optimizer
+from coursekit.machine import cpu_name, gpu_name, n_cores
+from coursekit.workspace import find_folder, setup
 
 BS, PER_CLASS = 64, 500
 
 
 def coursekit(splits, ws, precision=None, model=vgg):
     "Seconds of one epoch with coursekit's learner, without validation; with finding the fit's key and writing its checkpoints."
-    learn = learner(splits, model(), ws, bs=BS, opt=optimiser("SGD", momentum=0.9), lr=1e-3, augment=[flip, shift(4)], precision=precision, fresh=True)
+    learn = learner(splits, model(), ws, bs=BS, opt=optimizer("SGD", momentum=0.9), lr=1e-3, augment=[random_hflip, random_translate(4)], precision=precision, fresh=True)
     learn.dls.loaders[1].images, learn.dls.loaders[1].labels = (t[:BS] for t in (learn.dls.valid.images, learn.dls.valid.labels))
     start = time.perf_counter()
     with learn.no_bar(), learn.no_logging(), contextlib.redirect_stdout(io.StringIO()):
@@ -45,7 +47,7 @@ def coursekit(splits, ws, precision=None, model=vgg):
 
 def bare(splits, ws, model=vgg):
     "Seconds of the same work in a loop of a few lines."
-    learn = learner(splits, model(), ws, bs=BS, augment=[flip, shift(4)])
+    learn = learner(splits, model(), ws, bs=BS, augment=[random_hflip, random_translate(4)])
     model, opt = learn.model, torch.optim.SGD(learn.model.parameters(), lr=1e-3, momentum=0.9)
     start = time.perf_counter()
     for xb, yb in learn.dls.train:

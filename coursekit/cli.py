@@ -9,14 +9,16 @@ import difflib
 import re
 import sys
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated
 
 import typer
 
 from .course import check_notebooks, merge_runs, read_parameters, run_notebooks, update_outputs
+from .files import CourseError, tidy
+from .machine import check_run_extra
 from .notebook import check_storable
 from .report import Limits
-from .workspace import SCALES, CourseError, Workspace, check_run_extra, check_scale, folders, tidy
+from .workspace import SCALES, Workspace, check_scale, folders
 
 # %% ../nbs/kit/29_cli.ipynb #0f87d090
 def parse_parameters(given, # ["name=value", ...]
@@ -82,27 +84,27 @@ def _type_in_words(value):
 app = typer.Typer(no_args_is_help=True, add_completion=False,
                   help="Run the course's notebooks, fetch their data, and look at this machine.")
 
-_Notebooks = Annotated[Optional[list[Path]], typer.Argument(help="Notebooks; none: all lessons.", show_default=False)]
-_Scale = Annotated[Optional[str], typer.Option(
+_Notebooks = Annotated[list[Path] | None, typer.Argument(help="Notebooks; none: all lessons.", show_default=False)]
+_Scale = Annotated[str | None, typer.Option(
     help="tiny: seconds, offline; quick: minutes, on real data; full: hours, for a GPU.",
     show_default="each notebook's own: quick")]
-_Parameters = Annotated[Optional[list[str]], typer.Option(
+_Parameters = Annotated[list[str] | None, typer.Option(
     "-p", metavar="NAME=VALUE", help="A notebook parameter; repeat for more.")]
-_Jobs = Annotated[Optional[int], typer.Option(
+_Jobs = Annotated[int | None, typer.Option(
     min=1, help="Notebooks at a time; the cores are shared out.", show_default="one per GPU, else per core")]
 _Out = Annotated[Path, typer.Option(help="Folder for the report and the executed notebooks.")]
 _Changed = Annotated[bool, typer.Option(
     "--changed", help="Keep what passed in the last report and would run the same.")]
-_Against = Annotated[Optional[Path], typer.Option(
+_Against = Annotated[Path | None, typer.Option(
     help="An earlier report to compare with.", show_default="the last one in --out")]
-_Timeout = Annotated[Optional[float], typer.Option(
+_Timeout = Annotated[float | None, typer.Option(
     min=1, help="Seconds that one notebook may take.", show_default="no limit")]
-_CellTimeout = Annotated[Optional[float], typer.Option(
+_CellTimeout = Annotated[float | None, typer.Option(
     min=1, help="Seconds that one cell may take; then it is interrupted, and 5 s later killed.",
     show_default="6 hours")]
-_Memory = Annotated[Optional[float], typer.Option(
+_Memory = Annotated[float | None, typer.Option(
     min=0.1, help="GB of memory that one notebook may use.", show_default="no limit")]
-_Skip = Annotated[Optional[list[str]], typer.Option(
+_Skip = Annotated[list[str] | None, typer.Option(
     metavar="PATTERN", show_default=False,
     help="Leave out notebooks whose name or path ends so, such as '*draft*' or 'old/*'; repeat for more.")]
 _KeepGoing = Annotated[bool, typer.Option(
@@ -199,7 +201,7 @@ def _workspace():
 
 @_data.command("list")
 def _list_datasets(
-    task: Annotated[Optional[str], typer.Option(help="Only those for a task, such as 'text'.")] = None,
+    task: Annotated[str | None, typer.Option(help="Only those for a task, such as 'text'.")] = None,
 ):
     "The catalogue: size in GB, whether commercial use is allowed, whether 'coursekit data fetch NAME' gets it."
     from coursekit.fetch import catalogue, for_task, tasks
@@ -235,7 +237,7 @@ def _fetch_datasets(
 
 
 @_data.command("check")
-def _check_datasets(names: Annotated[Optional[list[str]], typer.Argument(
+def _check_datasets(names: Annotated[list[str] | None, typer.Argument(
         help="Datasets; none: all that are here.", show_default=False)] = None):
     "Whether fetched datasets are whole; exit status 1 if one is not."
     from coursekit.fetch import check_datasets
@@ -243,7 +245,7 @@ def _check_datasets(names: Annotated[Optional[list[str]], typer.Argument(
     table = check_datasets(_workspace(), names)
     typer.echo(table.to_string(index_names=False) if len(table)
                else "No dataset is here yet: coursekit data fetch NAME.")
-    raise typer.Exit(int((table.whole == False).any() or table.empty))  # noqa: E712: None is neither
+    raise typer.Exit(int(table.whole.eq(False).any() or table.empty))  # None is neither
 
 # %% ../nbs/kit/29_cli.ipynb #a42ff58b
 @app.command("release")

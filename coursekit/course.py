@@ -17,14 +17,26 @@ from dataclasses import replace
 from pathlib import Path
 
 from .execute import STOPPED, execute_notebook, kill_notebook, papermill_engine, watch_notebook
+from .files import CourseError, atomic_path, tidy, try_writing
 from .inputs import environment_hash, local_inputs, notebook_hash
-from .notebook import (check_derived, check_storable, parameter_defaults, read_notebook,
-                                strip_injected_cells)
+from .machine import n_cores
+from .notebook import check_derived, check_storable, parameter_defaults, read_notebook, strip_injected_cells
 from .page import html_path, write_merged, write_page
-from .report import (STATUSES, Limits, Result, attach_previous, compare_reports, machine_info,
-                              merge_reports, notebook_record, read_report, tally_test_evals, usable_gpus,
-                              write_json)
-from .workspace import CourseError, atomic_path, folders, n_cores, tidy, try_writing
+from coursekit.report import (
+    STATUSES,
+    Limits,
+    Result,
+    attach_previous,
+    compare_reports,
+    machine_info,
+    merge_reports,
+    notebook_record,
+    read_report,
+    tally_test_evals,
+    usable_gpus,
+    write_json,
+)
+from .workspace import folders
 
 # %% ../nbs/kit/28_course.ipynb #54c451b9
 def check_notebooks(notebooks) -> list: # of absolute paths without repeats
@@ -134,7 +146,7 @@ def run_notebooks(notebooks,        # paths
                   parameters=None,  # {name: value}; each notebook gets those that it has
                   jobs=None,        # how many at a time; None: one per GPU, or else one per core
                   out="report",     # folder for the report and the executed notebooks
-                  limits=Limits(),  # what one notebook may take
+                  limits=None,      # what one notebook may take; None: six hours a cell, else as much as it likes
                   known=None,       # {notebook: its parameters}, where they were read before
                   changed=False,    # keep what passed before and would run the same
                   against=None,     # an earlier report to compare with; None: the last one in `out`
@@ -147,8 +159,8 @@ def run_notebooks(notebooks,        # paths
     with _lock_folder(out), _stop_on_signals(ended):
         last, facts = _last_report(out), {"started": time.strftime("%Y-%m-%dT%H:%M:%S"), "parameters": given}
         facts["machine"] = machine_info()
-        results = _plan_runs(paths, given, known or read_parameters(paths), out, limits=limits, keep_going=keep_going,
-                             environment=environment_hash(folders()[0], facts["machine"]))
+        results = _plan_runs(paths, given, known or read_parameters(paths), out, limits=limits or Limits(),
+                             keep_going=keep_going, environment=environment_hash(folders()[0], facts["machine"]))
         others = _keep_unchanged(results, last, out) if changed and last else []
         _remove_outdated(results, others, last, out)
         slots = _slots(jobs, sum(not r.record for r in results))

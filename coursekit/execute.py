@@ -19,9 +19,9 @@ from pathlib import Path
 
 import psutil
 
+from .files import CourseError, atomic_path
 from .notebook import kernel_name, notebook_language, read_notebook
 from .report import notebook_record
-from .workspace import CourseError, atomic_path
 
 # %% ../nbs/kit/25_execute.ipynb #5ce0bd4c
 KERNEL_MARK = "COURSEKIT_KERNEL"  # the environment variable that a kernel's processes inherit

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .workspace import CourseError, atomic_path
+from .files import CourseError, atomic_path
 
 # %% ../nbs/06_functions.ipynb #a523289f
 def mlp(n_in,       # inputs
@@ -56,9 +56,6 @@ def fit_function(model,         # from (n, inputs) to (n, outputs)
     return np.array(errors).T
 
 # %% ../nbs/06_functions.ipynb #0225289e
-_NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)(e[+-]?[0-9]{1,4})?", re.IGNORECASE)
-
-
 def write_submission(path,
                      ids,               # one for each value: text as in the sample's file, or numbers of the same value
                      values,            # predictions, numbers or labels, shape (n,) or (n, columns); 1.0 is written as 1 where the sample has whole numbers
@@ -91,6 +88,9 @@ def write_submission(path,
         table.set_index(key).loc[wanted[key]].reset_index().to_csv(part, index=False)
     print(f"{Path(path).name}: {len(table):,} rows, as the sample wants them.")
     return path
+
+# %% ../nbs/06_functions.ipynb #b79a78de
+_NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)(e[+-]?[0-9]{1,4})?", re.IGNORECASE)
 
 
 def _read_sample(sample) -> "pd.DataFrame": # of text

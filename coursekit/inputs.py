@@ -18,8 +18,8 @@ import tokenize
 from pathlib import Path
 
 import coursekit
+from .machine import PACKAGES
 from .notebook import kernel_name, parse_code
-from .workspace import PACKAGES
 
 # %% ../nbs/kit/26_inputs.ipynb #5bb83b5d
 def _hash(*parts):

@@ -15,7 +15,7 @@ import uuid
 import warnings
 from pathlib import Path
 
-from .workspace import CourseError, tidy
+from .files import CourseError, tidy
 
 # %% ../nbs/kit/23_notebook.ipynb #ee265c73
 def read_notebook(path):

@@ -13,10 +13,19 @@ import warnings
 from importlib.resources import files as resources
 from pathlib import Path
 
-from .notebook import (SVG, cell_outputs, data_url, live_kind, notebook_pictures, output_picture,
-                                plain_text, read_notebook, strip_injected_cells)
+from .files import CourseError, atomic_path
+from coursekit.notebook import (
+    SVG,
+    cell_outputs,
+    data_url,
+    live_kind,
+    notebook_pictures,
+    output_picture,
+    plain_text,
+    read_notebook,
+    strip_injected_cells,
+)
 from .report import format_time, write_json
-from .workspace import CourseError, atomic_path
 
 # %% ../nbs/kit/27_page.ipynb #8b306ab7
 _FIGURE_CHARS, _PAGE_CHARS = 500_000, 16_000_000  # that one figure, and all of a page, may take

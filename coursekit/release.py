@@ -12,8 +12,9 @@ import re
 import symtable
 from pathlib import Path
 
+from .files import CourseError, atomic_path, tidy
+from .machine import check_run_extra
 from .notebook import read_notebook
-from .workspace import CourseError, atomic_path, check_run_extra, tidy
 
 # %% ../nbs/kit/30_release.ipynb #c4e5fb41
 _MARKS = {"exercise": "# your line", "check": "def check(", "solution": "def solution("}  # in the cells of a tag only

@@ -14,21 +14,22 @@ import time
 import uuid
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any
 
 import psutil
 
+from .files import CourseError, atomic_path, tidy
+from .machine import PACKAGES, _has_kernels, _version, cpu_name, n_cores
 from .notebook import cell_outputs, live_kind, notebook_pictures, plain_text, strip_injected_cells
-from .workspace import (PACKAGES, TABLE, CourseError, _has_kernels, _version, atomic_path, cpu_name,
-                                 n_cores, tidy)
+from .workspace import TABLE
 
 # %% ../nbs/kit/24_report.ipynb #4b671795
 @dataclass(frozen=True)
 class Limits:
     "What one notebook may take; None: as much as it likes."
-    seconds: Optional[float] = None
-    cell_seconds: Optional[float] = 6 * 3600
-    memory: Optional[float] = None  # GB of its processes together
+    seconds: float | None = None
+    cell_seconds: float | None = 6 * 3600
+    memory: float | None = None  # GB of its processes together
     output: float = 100             # MB that it may print or show
 
 
@@ -51,10 +52,10 @@ class Result:
     cell: int = 0            # the cell at work: its place in the notebook, from 1
     heading: str = ""        # the last heading before it
     cell_seconds: dict = field(default_factory=dict)
-    record: Optional[dict] = None  # its part of the report, when it has ended
+    record: dict | None = None  # its part of the report, when it has ended
     nb: Any = None           # the notebook as it is executed
     saved: float = 0.0       # when `executed` was written last
-    kernel: Optional[psutil.Process] = None
+    kernel: psutil.Process | None = None
     mark: str = field(default_factory=lambda: uuid.uuid4().hex)
     processes: set = field(default_factory=set)  # those seen below the kernel
     printed: int = 0         # characters

@@ -4,10 +4,12 @@ import os
 import subprocess
 import sys
 import tempfile
+from functools import partial
 from pathlib import Path
 
 import nbformat
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
 
@@ -15,6 +17,7 @@ from coursekit import workspace
 from coursekit.report import machine_info
 
 ROOT = Path(__file__).resolve().parents[1]
+slow = partial(pytest.param, marks=pytest.mark.slow)  # a case that make test leaves out
 PARAMETERS = 'scale = "quick"  # why\nlr = 0.1\nn = 3\nextensions = False'
 
 
@@ -37,6 +40,40 @@ def folders(monkeypatch, tmp_path, cache):
 def ws():
     "A workspace at tiny scale without data."
     return workspace.setup("tiny")
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    "A workspace with a cache of its own."
+    monkeypatch.setenv("COURSEKIT_CACHE", str(tmp_path / "cache"))
+    return workspace.setup("tiny")
+
+
+@pytest.fixture(scope="session")
+def pre():
+    "A pretrained ResNet, with random weights and random statistics, so that each would be missed."
+    import torch
+    from torchvision.models import get_model
+
+    from coursekit.pretrained import Pretrained
+
+    torch.manual_seed(0)
+    model = get_model("resnet18", weights=None, num_classes=5)
+    for m in model.modules():
+        if isinstance(m, torch.nn.BatchNorm2d):
+            m.running_mean.normal_(), m.running_var.uniform_(0.5, 2)
+    return Pretrained("resnet18", model.eval(), [0.485, 0.456, 0.406], [0.229, 0.224, 0.225], 224, list("abcde"), float("nan"))
+
+
+def bright(n=60, side=32, n_classes=3):
+    "Images whose brightness says their class."
+    from coursekit.splits import Splits
+
+    rng = np.random.default_rng(0)
+    labels = np.arange(n) % n_classes
+    images = (rng.integers(0, 60, (n, side, side, 3)) + 60 * labels[:, None, None, None]).astype(np.uint8)
+    k = np.arange(n)
+    return Splits("made", images, labels, list("xyz")[:n_classes], [f"{i}.png" for i in k], k[:n // 2], k[n // 2:3 * n // 4], k[3 * n // 4:], f"made-{n}-{side}")
 
 
 @pytest.fixture
@@ -70,6 +107,12 @@ def report_of(*records):
     "A report of these records of notebooks."
     return {"started": "2026-01-31T09:00:00", "seconds": 1, "jobs": 1, "parameters": {}, "machine": machine_info(),
             "passed": 0, "looks": [], "notebooks": list(records)}
+
+
+def runs_of(values, name="a"):
+    "Runs with these final accuracies, a seed each, as the ledger would have them."
+    epochs = lambda v: [{"accuracy": v - 0.1, "train_accuracy": 0.5}, {"accuracy": v, "train_accuracy": 0.9}]
+    return pd.DataFrame([{"name": name, "seed": k, "accuracy": v, "train_accuracy": 0.9, "epochs": epochs(v)} for k, v in enumerate(values)])
 
 
 def folder_of(root, **counts):

@@ -10,8 +10,6 @@ from functools import partial
 
 import matplotlib
 import matplotlib.pyplot as plt
-import numpy as np
-import pandas as pd
 import pytest
 import torch
 from conftest import ROOT
@@ -20,15 +18,18 @@ from fastai.metrics import accuracy
 from test_training import made
 from torch import nn
 
-from coursekit.ablate import (MoreChannels, Residual, TrainAccuracy, ablate, augmentations, changes, compare, curves, dots, draw, gaps, kept, network, norm_layer, schedule, sizes,
-                              look_once, train_variant, verdict)
+from coursekit.ablate import ZeroPadShortcut, Residual, TrainAccuracy, augmentations, network, norm_layer, schedule, train_variant
 from coursekit.baseline import vgg
-from coursekit.course import read_notebook
-from coursekit.data import interval
 from coursekit.images import spaced
-from coursekit.ledger import ledger, looks, references
-from coursekit.training import ResumingLearner, affine, colour, flip, learner, optimiser, turn
-from coursekit.workspace import CourseError, setup
+from coursekit.ledger import ledger, load_runs, count_test_evals
+from coursekit.plots import plot_comparison
+from coursekit.notebook import read_notebook
+from coursekit.runs import ablate, evaluate_test_once, count_params_flops, summarize
+from coursekit.augment import affine_warp, color_jitter, random_affine, random_hflip
+from coursekit.learner import learner, optimizer
+from coursekit.resume import ResumingLearner
+from coursekit.files import CourseError
+from coursekit.workspace import setup
 
 FIRST = "norm act pool drop"
 SMALL = {"widths": [8, 16], "n_hidden": 16}
@@ -70,9 +71,9 @@ def test_parameters_by_hand():
 
 def test_flops_by_hand():
     convolutions = 32 * 32 * 32 * 27 + 32 * 32 * 32 * 288 + 16 * 16 * 64 * (288 + 576) + 8 * 8 * 128 * (576 + 1152)
-    assert sizes(network()) == (550_570, 2 * (convolutions + 2048 * 128 + 1280))
-    assert sizes(network(head="average"))[1] == 2 * (convolutions + 1280)
-    assert sizes(network(pool="strided"))[1] == 2 * (convolutions + 16 * 16 * 32 * 288 + 8 * 8 * 64 * 576 + 4 * 4 * 128 * 1152 + 2048 * 128 + 1280)
+    assert count_params_flops(network()) == (550_570, 2 * (convolutions + 2048 * 128 + 1280))
+    assert count_params_flops(network(head="average"))[1] == 2 * (convolutions + 1280)
+    assert count_params_flops(network(pool="strided"))[1] == 2 * (convolutions + 16 * 16 * 32 * 288 + 8 * 8 * 64 * 576 + 4 * 4 * 128 * 1152 + 2048 * 128 + 1280)
 
 
 @pytest.mark.parametrize("norm", [None, "batch", "layer", "instance", "group"])
@@ -130,7 +131,7 @@ def test_a_block_that_adds_no_channels_is_passed_by_as_it_is():
         nn.init.zeros_(p)
     x = torch.rand(2, 16, 8, 8)
     assert torch.equal(block(x), x)
-    assert torch.equal(MoreChannels(3)(x)[:, :16], x) and (MoreChannels(3)(x)[:, 16:] == 0).all()
+    assert torch.equal(ZeroPadShortcut(3)(x)[:, :16], x) and (ZeroPadShortcut(3)(x)[:, 16:] == 0).all()
 
 
 def test_only_batch_norm_depends_on_the_batch():
@@ -161,11 +162,11 @@ def test_a_network_that_cannot_be_built_is_a_sentence(arguments, says):
 def test_turn_is_exact_where_the_answer_is_known():
     torch.manual_seed(0)
     x, one, none = torch.rand(3, 3, 8, 8), torch.ones(3), torch.zeros(3)
-    torch.testing.assert_close(turn(x, none, one, none), x)
-    torch.testing.assert_close(turn(x, torch.full((3,), math.pi / 2), one, none), x.rot90(1, (2, 3)), atol=1e-5, rtol=0)
+    torch.testing.assert_close(affine_warp(x, none, one, none), x)
+    torch.testing.assert_close(affine_warp(x, torch.full((3,), math.pi / 2), one, none), x.rot90(1, (2, 3)), atol=1e-5, rtol=0)
     ramp = torch.linspace(-7 / 8, 7 / 8, 8).expand(1, 3, 8, 8)  # each pixel's x
-    torch.testing.assert_close(turn(ramp, none[:1], 2 * one[:1], none[:1])[..., 1:-1, 1:-1], ramp[..., 1:-1, 1:-1] / 2, atol=1e-5, rtol=0)
-    slanted = turn(ramp, none[:1], one[:1], 0.25 * one[:1])
+    torch.testing.assert_close(affine_warp(ramp, none[:1], 2 * one[:1], none[:1])[..., 1:-1, 1:-1], ramp[..., 1:-1, 1:-1] / 2, atol=1e-5, rtol=0)
+    slanted = affine_warp(ramp, none[:1], one[:1], 0.25 * one[:1])
     torch.testing.assert_close(slanted[0, 0, 1:-1, 3], ramp[0, 0, 0, 3] + 0.25 * ramp[0, 0, 0, 1:-1], atol=1e-5, rtol=0)
 
 
@@ -186,8 +187,8 @@ def test_an_augmentation_draws_for_each_image_from_torchs_random_numbers(name):
 def test_amounts_stay_within_bounds():
     torch.manual_seed(0)
     x = torch.randn(500, 3, 8, 8)
-    torch.testing.assert_close(affine()(x, None)[0], x)
-    out, _ = colour(0.3)(x, None)
+    torch.testing.assert_close(random_affine()(x, None)[0], x)
+    out, _ = color_jitter(0.3)(x, None)
     centred = lambda x: x - x.mean((2, 3), keepdim=True)
     factor = (centred(out).std((1, 2, 3)) / centred(x).std((1, 2, 3)))
     assert 0.69 < factor.min() < 0.75 and 1.25 < factor.max() < 1.31
@@ -198,7 +199,7 @@ def test_amounts_stay_within_bounds():
 def quiet_fit(splits, place, how, lr=0.05, n_epochs=3):
     torch.manual_seed(0)
     model = nn.Sequential(nn.Flatten(), nn.Dropout(0.2), nn.Linear(768, 3))
-    learn = learner(splits, model, place, bs=32, lr=lr, opt=optimiser("SGD", momentum=0.9), fresh=True)
+    learn = learner(splits, model, place, bs=32, lr=lr, opt=optimizer("SGD", momentum=0.9), fresh=True)
     with learn.no_bar(), learn.no_logging():
         how(learn, n_epochs, lr)
     return learn
@@ -229,7 +230,7 @@ def test_train_accuracy_is_of_plain_images_and_changes_nothing(ws):
     splits, losses = made(), []
     for metrics in [accuracy], [accuracy, TrainAccuracy(50)]:
         torch.manual_seed(0)
-        learn = learner(splits, network(3, side=16, dropout=0.3, norm="batch", **SMALL), ws, bs=32, opt=optimiser("SGD"), lr=0.05, augment=[flip], metrics=metrics)
+        learn = learner(splits, network(3, side=16, dropout=0.3, norm="batch", **SMALL), ws, bs=32, opt=optimizer("SGD"), lr=0.05, augment=[random_hflip], metrics=metrics)
         with learn.no_bar(), learn.no_logging():
             learn.fit(2)
         losses.append(torch.stack(learn.recorder.losses))
@@ -275,8 +276,8 @@ def test_what_is_trained_is_not_trained_again(ws, steps, capsys):
     again = ablate(fit(splits, ws), tries, [1, 0], splits, ws, "small")
     assert steps[0] == 16 and again.accuracy.equals(runs.accuracy) and again.epochs.equals(runs.epochs)
     assert "finished before" not in capsys.readouterr().out
-    assert len(kept({"b": tries["b"]}, splits, ws, "small")) == 2
-    assert not len(kept({"b": tries["b"]}, splits, ws, "large")) and not len(kept({"b": {}}, splits, ws, "small")) and not len(kept(tries, made(120), ws, "small"))
+    assert len(load_runs(ws, splits, {"b": tries["b"]}, "small")) == 2
+    assert not len(load_runs(ws, splits, {"b": tries["b"]}, "large")) and not len(load_runs(ws, splits, {"b": {}}, "small")) and not len(load_runs(ws, made(120), tries, "small"))
 
 
 def test_a_rate_that_diverges_is_a_result_and_not_tried_again(ws, steps, capsys):
@@ -286,13 +287,13 @@ def test_a_rate_that_diverges_is_a_result_and_not_tried_again(ws, steps, capsys)
     before = steps[0]
     again = ablate(fit(splits, ws), tries, [0], splits, ws, "rates")
     assert steps[0] == before and again.diverged[0] == runs.diverged[0] and len(ledger(ws)) == 2
-    figure = compare(again, 60, "rates")
+    figure = plot_comparison(again, 60, "rates")
     assert "diverged" in [t.get_text() for t in figure.axes[1].texts] and len(figure.axes[0].lines) == 1
-    assert "Highest: low" in verdict(again, 60)
+    assert "Highest: low" in summarize(again, 60)
     alone = ablate(fit(splits, ws), {"high": tries["high"]}, [0], splits, ws, "rates alone")
-    compare(alone, 60, "nothing but a run that diverged")
+    plot_comparison(alone, 60, "nothing but a run that diverged")
     with pytest.raises(CourseError, match="None of these runs has an accuracy"):
-        verdict(alone, 60)
+        summarize(alone, 60)
 
 
 def test_another_failure_is_an_error(ws):
@@ -308,81 +309,17 @@ def test_the_test_part_is_looked_at_once_for_each_fit(ws):
     ablate(fit(splits, ws), {"a": {}}, [0, 1], splits, ws, "x")
     for _ in range(2):
         for seed in 0, 1:
-            look_once(fit(splits, ws)(seed=seed), splits, "a", "x", {})
+            evaluate_test_once(fit(splits, ws)(seed=seed), splits, "a", "x", {})
         ablate(fit(splits, ws), {"a": {}}, [0, 1], splits, ws, "x")
-    tested = kept({"a": {"tested": True}}, splits, ws, "x")
-    assert looks(ws, splits) == 2 and tested.test_accuracy.notna().tolist() == [True, True] and kept({"a": {}}, splits, ws, "x").test_accuracy.isna().all()
-    look_once(fit(splits, ws, lr=0.03)(seed=0), splits, "a", "x", {})
-    assert looks(ws, splits) == 3, "another fit"
-
-
-def runs_of(values, name="a"):
-    epochs = lambda v: [{"accuracy": v - 0.1, "train_accuracy": 0.5}, {"accuracy": v, "train_accuracy": 0.9}]
-    return pd.DataFrame([{"name": name, "seed": k, "accuracy": v, "train_accuracy": 0.9, "epochs": epochs(v)} for k, v in enumerate(values)])
-
-
-def test_curves_have_a_band_from_the_lowest_to_the_highest():
-    fig, ax = plt.subplots()
-    curves(runs_of([0.6, 0.7, 0.8]), ax)
-    low, high = (f(ax.collections[0].get_paths()[0].vertices[:, 1]) for f in (min, max))
-    assert (low, high) == pytest.approx((0.5, 0.8)) and ax.lines[0].get_ydata().tolist() == pytest.approx([0.6, 0.7]) and ax.get_xlabel() == "epoch"
-    plt.close(fig)
-
-
-def test_dots_have_intervals_and_references():
-    fig, (one, three) = plt.subplots(1, 2)
-    dots(runs_of([0.6, 0.7]), 200, one, references={"a": 0.73})
-    assert np.ravel(one.lines[0].get_xdata()).tolist() == pytest.approx(list(interval(120, 200))) and one.lines[-1].get_xdata()[0] == 0.73
-    assert len(one.lines) == 2 * 2 + 1, "no interval over two seeds"
-    dots(runs_of([0.6, 0.7, 0.8]), 200, three)
-    half = 4.302653 * 0.1 / 3**0.5
-    assert three.lines[-1].get_xdata() == pytest.approx([0.7 - half, 0.7 + half]) and "200 images" in three.get_title()
-    plt.close(fig)
-
-
-def test_gaps_are_in_points_and_names_go_down():
-    fig, ax = plt.subplots()
-    gaps(pd.concat([runs_of([0.6]), runs_of([0.95], "b")]), ax)
-    assert [t.get_text() for t in ax.texts] == ["+30", "-5"] and [t.get_text() for t in ax.get_yticklabels()] == ["a", "b"] and ax.get_yticks().tolist() == [0, -1]
-    plt.close(fig)
-
-
-def test_the_verdict_counts():
-    said = verdict(pd.concat([runs_of([0.6]), runs_of([0.4], "b")]), 1000)
-    assert "Highest: a (60.0%); lowest: b (40.0%)" in said and f"less than {196 * (2 * 0.25 / 1000) ** 0.5:.1f} points" in said and "one seed" in said
-    assert "3 seeds" in verdict(runs_of([0.6, 0.7, 0.8]), 1000)
-
-
-def test_changes_name_what_differs():
-    assert changes({"a": 1, "c": 3}, {"a": 1, "b": 2}) == {"b": (2, None), "c": (None, 3)} and changes({}, {}) == {}
-
-
-def test_a_drawing_shows_layers_sizes_and_shortcuts():
-    fig = draw({"plain": network(norm="layer", dropout=0.25), "around": network(norm="group", order=FIRST, skip="projection", pool="strided", head="average")})
-    texts = [t.get_text() for t in fig.axes[0].texts]
-    assert "plain\n551,722 parameters, 78 MFLOPs" in texts and texts.count("1 x 1 convolution") == 2 and {".25", "max", "avg", "L", "G", "+", "64\n/2"} <= set(texts)
-
-
-@pytest.mark.parametrize("name", ["$^$", r"\frac{$x$}", "_$1_$", "lr=$10^{-3$"])
-def test_a_run_may_have_any_name(name):
-    figure = compare(pd.concat([runs_of([0.6, 0.7, 0.8], name), runs_of([0.5], "_other")], ignore_index=True), 200, f"{name} and others")
-    figure.canvas.draw()
-    legend, ticks = figure.axes[0].get_legend().get_texts(), figure.axes[1].get_yticklabels()
-    assert [t.get_text() for t in legend] == [t.get_text() for t in ticks] == [name, "_other"]
-    drawing = draw({name: network(**SMALL)})
-    drawing.canvas.draw()
-    row = next(t for t in drawing.axes[0].texts if "parameters" in t.get_text())
-    assert row.get_text().startswith(f"{name}\n") and not any(t.get_parse_math() for t in [*legend, *ticks, row, figure._suptitle]), "drawn as they are"
-
-
-def test_the_references_are_the_briefs():
-    known = references()
-    assert [known[f"DD2424 {name}"]["value"] for name in ("baseline", "dropout", "weight decay", "augmentation", "all")] == [0.73, 0.83, 0.72, 0.84, 0.88]
-    assert all(ref["metric"] == "test_accuracy" and ("400 epochs" in ref["recipe"]) == (key == "DD2424 all") for key, ref in known.items() if key.startswith("DD2424"))
+    tested = load_runs(ws, splits, {"a": {"tested": True}}, "x")
+    assert count_test_evals(ws, splits) == 2 and tested.test_accuracy.notna().tolist() == [True, True] and load_runs(ws, splits, {"a": {}}, "x").test_accuracy.isna().all()
+    evaluate_test_once(fit(splits, ws, lr=0.03)(seed=0), splits, "a", "x", {})
+    assert count_test_evals(ws, splits) == 3, "another fit"
 
 
 # The lesson, and a kill
 
+@pytest.mark.slow
 def test_the_lesson_run_again_trains_nothing_and_looks_at_no_test_part(ws, steps, monkeypatch, capsys):
     monkeypatch.setattr(plt, "show", lambda: plt.close("all"))
     matplotlib.use("Agg")
@@ -393,8 +330,8 @@ def test_the_lesson_run_again_trains_nothing_and_looks_at_no_test_part(ws, steps
             exec(source.replace('scale = "quick"', 'scale = "tiny"').replace("extensions = False", "extensions = True"), space)
         return space
     first, n = run(), steps[0]
-    looked, second = looks(first["ws"], first["splits"]), run()
-    assert n > 200 and steps[0] == n and looked == 10 == looks(first["ws"], first["splits"])
+    looked, second = count_test_evals(first["ws"], first["splits"]), run()
+    assert n > 200 and steps[0] == n and looked == 10 == count_test_evals(first["ws"], first["splits"])
     assert first["table"].test_accuracy.equals(second["table"].test_accuracy) and first["five"].epochs.equals(second["five"].epochs)
 
 
@@ -417,6 +354,7 @@ print(whole_grid(setup("tiny")))
 """
 
 
+@pytest.mark.slow
 def test_a_killed_grid_gives_the_same_table(tmp_path, monkeypatch):
     def start():
         env = {**os.environ, "COURSEKIT_CACHE": str(tmp_path / "b" / "cache"), "COURSEKIT_RUNS": str(tmp_path / "b" / "runs"), "OMP_NUM_THREADS": "1"}

@@ -5,7 +5,8 @@ import sys
 import pytest
 from conftest import ROOT
 
-from coursekit.fetch import catalogue, sources
+from coursekit.fetch import catalogue
+from coursekit.workspace import sources
 
 sys.path.insert(0, str(ROOT / "tools"))
 from data_links import links  # noqa: E402

@@ -13,8 +13,9 @@ from conftest import ROOT, command, report
 
 from coursekit import course
 from coursekit.course import _slots, run_notebooks
+from coursekit.files import CourseError
+from coursekit.machine import n_cores
 from coursekit.report import machine_info
-from coursekit.workspace import CourseError, n_cores
 
 
 def test_nothing_is_written_over_but_what_an_earlier_run_executed(make, tmp_path):
@@ -89,6 +90,7 @@ def test_ctrl_c_stops_the_kernels_and_leaves_a_true_report(make, tmp_path, sig):
     assert not [p for p in tree if p.is_running() and p.status() != psutil.STATUS_ZOMBIE]
 
 
+@pytest.mark.slow
 def test_a_run_under_nohup_goes_on(make, tmp_path):
     run = subprocess.Popen([Path(sys.executable).with_name("coursekit"), "run",
                             make("a", "import time\ntime.sleep(6)"), "--out", tmp_path / "out"],
@@ -119,6 +121,7 @@ def test_changed_keeps_the_results_of_notebooks_that_are_not_asked_for(make, tmp
     assert set(report(out)) == {"a"} and not (out / "b.ipynb").exists()
 
 
+@pytest.mark.slow
 def test_a_second_run_in_one_folder_at_the_same_time_is_turned_away(make, tmp_path):
     out, path = tmp_path / "out", make("a", "import time\ntime.sleep(8)")
     first = subprocess.Popen([Path(sys.executable).with_name("coursekit"), "run", path, "--out", out],
@@ -156,6 +159,7 @@ def test_a_disk_that_fills_while_the_page_is_written_loses_no_result(make, tmp_p
     assert report(tmp_path / "out")["a"]["kept_from"] and (tmp_path / "out" / "index.html").exists()
 
 
+@pytest.mark.slow
 def test_the_longest_starts_first(make, tmp_path):
     a, b, out = make("a", "x = 1"), make("b", "import time\ntime.sleep(3)"), tmp_path / "out"
     first, second = (command("run", a, b, "--jobs", 1, "--out", out).stdout.index("  a  ") for _ in range(2))
@@ -264,6 +268,7 @@ def test_inplace_on_a_notebook_that_papermill_wrote(make, tmp_path, options):
     assert after.cells[-1].outputs[0].text == ("tiny\n" if options else "full\n")
 
 
+@pytest.mark.slow
 def test_plain_papermill_runs_a_lesson(tmp_path):
     done = subprocess.run([sys.executable, "-m", "papermill", ROOT / "nbs/00_start.ipynb", tmp_path / "out.ipynb",
                            "-p", "scale", "tiny"],
@@ -271,6 +276,7 @@ def test_plain_papermill_runs_a_lesson(tmp_path):
     assert done.returncode == 0, done.stderr[-2000:]
 
 
+@pytest.mark.slow
 def test_a_run_renders_what_it_executed_and_takes_away_what_it_does_not_keep(make, tmp_path):
     out = tmp_path / "out"
     assert command("run", make("a", "print('first')"), make("b", "x = 1"), "--out", out).returncode == 0

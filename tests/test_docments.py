@@ -69,6 +69,6 @@ def test_docments_has_a_comment_where_it_belongs(name):
 def test_what_the_comments_say_of_parameters_and_returns():
     from coursekit import data, fetch, ledger
     assert docments(fetch.fetch, returns=True)["return"] == "the folder, or the file of a single text"
-    assert dict(docments(data.interval, returns=True)) == {"right": "how many of n were right", "n": None, "return": "low and high end, shares of 1"}
+    assert dict(docments(data.wilson_interval, returns=True)) == {"right": "how many of n were right", "n": None, "return": "low and high end, shares of 1"}
     assert dict(docments(data.resolution_score, returns=True)) == {"answers": "[(size, label, answer)]", "return": "a row a size"}
-    assert docments(ledger.half_width, returns=True)["return"] == "not a number under three runs" and ledger.half_width.__annotations__ == {"return": float}
+    assert docments(ledger.ci_half_width, returns=True)["return"] == "not a number under three runs" and ledger.ci_half_width.__annotations__ == {"return": float}

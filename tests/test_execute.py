@@ -5,10 +5,10 @@ import time
 import nbformat
 import psutil
 import pytest
-from conftest import command, report
+from conftest import command, report, slow
 
 from coursekit.course import run_notebooks
-from coursekit.workspace import CourseError, atomic_path
+from coursekit.files import CourseError, atomic_path
 
 
 def test_a_failure_elsewhere_goes_by_its_own_cell(make, tmp_path):
@@ -36,6 +36,7 @@ def test_a_child_of_a_shell_does_not_outlive_the_run(make, tmp_path):
     assert not [p for p in psutil.process_iter(["cmdline"]) if p.info["cmdline"] == ["sleep", "4321"]]
 
 
+@pytest.mark.slow
 def test_time_is_limited(make, tmp_path):
     slow = make("slow", "import time\ntime.sleep(600)")
     start = time.monotonic()
@@ -89,17 +90,17 @@ CUSTOM = ("def handle(shell, etype, value, tb, tb_offset=None):\n    print('mine
      "ZeroDivisionError: division by zero", 5, 3),
     (["%matplotlib inline\nimport matplotlib.pyplot as plt", "plt.title('$\\\\frac{$')", "y = 1", "z = 1"],
      "ValueError: \\frac{", 5, 3),
-    (["%matplotlib inline\nimport matplotlib.pyplot as plt",
-      "figure = plt.figure()\nplt.title('$\\\\frac{$')\nfigure", "y = 1"], "ValueError: \\frac{", 5, 3),
+    slow(["%matplotlib inline\nimport matplotlib.pyplot as plt",
+          "figure = plt.figure()\nplt.title('$\\\\frac{$')\nfigure", "y = 1"], "ValueError: \\frac{", 5, 3),
     (["class Bad:\n    def __repr__(self):\n        raise TypeError('no face')\nBad()", "y = 1"],
      "TypeError: no face", 4, 2),
-    (["x = 1", "%nosuchmagic 3"], "UsageError: Line magic function `%nosuchmagic` not found.", 5, 3),
+    slow(["x = 1", "%nosuchmagic 3"], "UsageError: Line magic function `%nosuchmagic` not found.", 5, 3),
     (["%%nosuchcell\nx"], "UsageError: Cell magic `%%nosuchcell` not found.", 4, 2),
-    (["raise ExceptionGroup('many', [ValueError(1), TypeError(2)])"],
-     "ExceptionGroup: many (2 sub-exceptions)", 4, 2),
-    ([CUSTOM, "{}['k']"], "KeyError: 'k'", 5, 3),
-    (["raise ValueError('\\n  \\n   at last\\nmore')"], "ValueError: at last", 4, 2),
-    (["raise ValueError(' ')"], "ValueError", 4, 2),
+    slow(["raise ExceptionGroup('many', [ValueError(1), TypeError(2)])"],
+         "ExceptionGroup: many (2 sub-exceptions)", 4, 2),
+    slow([CUSTOM, "{}['k']"], "KeyError: 'k'", 5, 3),
+    slow(["raise ValueError('\\n  \\n   at last\\nmore')"], "ValueError: at last", 4, 2),
+    slow(["raise ValueError(' ')"], "ValueError", 4, 2),
 ])
 def test_a_failure_has_a_sentence_and_its_own_cell(make, tmp_path, sources, reason, cell, number):
     path = make("a", "# %% text", *sources)
@@ -116,6 +117,7 @@ def test_a_failure_has_a_sentence_and_its_own_cell(make, tmp_path, sources, reas
     assert "papermill-error-cell" in executed[executed.index(sources[cell - 4]) - 1]
 
 
+@pytest.mark.slow
 def test_all_failures_are_listed_when_a_run_goes_on(make, tmp_path):
     path = make("a", "1/0", "x = 1", "undefined", "%nosuch", "assert x == 1\nraise KeyError",
                 "from pathlib import Path\nPath('done').touch()")
@@ -178,6 +180,7 @@ def test_a_notebook_that_can_not_be_written_has_failed_and_the_report_knows_its_
     assert got["a"]["tables"][0]["data"] == [[7]] and got["a"]["executed"] == ""
 
 
+@pytest.mark.slow
 def test_a_cell_that_was_killed_at_its_limit_is_the_slowest(make, tmp_path):
     path = make("a", "import time\nwhile True:\n    try:\n        time.sleep(99)\n    except BaseException:\n"
                      "        pass")

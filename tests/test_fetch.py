@@ -26,8 +26,9 @@ import pytest
 from conftest import command
 
 from coursekit import fetch as fetching
-from coursekit.fetch import check_datasets, fetch, present, sources, unpack
-from coursekit.workspace import CourseError
+from coursekit.fetch import check_datasets, fetch, present, unpack
+from coursekit.workspace import sources
+from coursekit.files import CourseError
 
 CONTENT = {f"set/{i % 7}/{i}.bin": np.random.default_rng(i).bytes(3000) for i in range(400)}
 
@@ -140,9 +141,9 @@ def host():
 @pytest.fixture
 def place(tmp_path, monkeypatch):
     "A workspace's folders, and a speed that is measured over a second."
-    monkeypatch.setattr(fetching, "WINDOW", 0.5)
-    monkeypatch.setattr(fetching, "FLOOR", 200_000)
-    monkeypatch.setattr(fetching, "PATIENCE", 2)
+    monkeypatch.setattr(fetching, "_WINDOW", 0.5)
+    monkeypatch.setattr(fetching, "_FLOOR", 200_000)
+    monkeypatch.setattr(fetching, "_PATIENCE", 2)
     for name in "data", "local":
         (tmp_path / name).mkdir()
     return SimpleNamespace(data=tmp_path / "data", local=tmp_path / "local")
@@ -210,7 +211,7 @@ def test_what_a_slow_host_sent_is_not_asked_for_again(host, place, offer):
 
 
 def test_slow_is_better_than_nothing(host, place, offer, monkeypatch):
-    monkeypatch.setattr(fetching, "FLOOR", 10_000_000)
+    monkeypatch.setattr(fetching, "_FLOOR", 10_000_000)
     offer(host.url("404"), host.url("medium"))
     assert_right(fetch("a set", place))
     assert [k for k, _ in host.asked] == ["404", "medium", "medium"]
@@ -265,7 +266,7 @@ def test_a_host_without_ranges_does_not_spoil_what_has_arrived(kind, host, place
 
 
 def test_a_host_that_trickles_is_left_in_the_second_round_too(host, place, offer, monkeypatch):
-    monkeypatch.setattr(fetching, "LEAST", 100_000)
+    monkeypatch.setattr(fetching, "_LEAST", 100_000)
     offer(host.url("slow"), host.url("500"))
     with pytest.raises(CourseError, match="sends .* kB/s.*answers 500"):
         fetch("a set", place)
@@ -387,7 +388,8 @@ FETCH = """
 import json, sys
 from pathlib import Path
 from types import SimpleNamespace
-from coursekit.fetch import fetch, sources
+from coursekit.fetch import fetch
+from coursekit.workspace import sources
 sources()["a set"] = json.loads(sys.argv[1])
 print("begun", flush=True)
 fetch("a set", SimpleNamespace(data=Path(sys.argv[2]), local=Path(sys.argv[3])))
@@ -402,6 +404,7 @@ def start(place, *urls):
     return child
 
 
+@pytest.mark.slow
 def test_kills_at_random_moments_of_fetch_and_unpack(host, place, offer):
     began = time.monotonic()
     start(place, host.url("medium")).communicate(timeout=60)
@@ -447,6 +450,7 @@ def test_a_kill_while_unpacking_leaves_no_half_folder(place, offer):
     assert not list(place.local.glob("data/.set.*.part"))
 
 
+@pytest.mark.slow
 def test_ctrl_c_keeps_what_has_arrived(host, place):
     child = start(place, host.url("slow"))
     part = place.data / "set.tar.gz.part"

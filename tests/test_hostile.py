@@ -11,7 +11,7 @@ from pathlib import Path
 import nbformat
 import psutil
 import pytest
-from conftest import command, report
+from conftest import command, report, slow
 
 from coursekit.course import run_notebooks
 from coursekit.execute import KERNEL_MARK
@@ -59,6 +59,7 @@ def mark():
     assert marked(mark) == []
 
 
+@pytest.mark.slow
 def test_ten_hostile_notebooks_beside_two_good_ones(make, tmp_path, mark):
     paths = [make(name, source or "", kernel="cobol" if name == "kernel" else "python3")
              for name, (source, _) in HOSTILE.items()]
@@ -81,10 +82,12 @@ def test_ten_hostile_notebooks_beside_two_good_ones(make, tmp_path, mark):
 @pytest.mark.parametrize("source", [
     f"import subprocess, sys\nsubprocess.Popen({SLEEPER}, start_new_session=True)",  # a session of its own
     # an orphan
-    "import os, time\nif os.fork() == 0:\n    if os.fork() == 0:\n        os.setsid()\n        time.sleep(4321)\n"
-    "    os._exit(0)",
+    slow("import os, time\nif os.fork() == 0:\n    if os.fork() == 0:\n        os.setsid()\n"
+         "        time.sleep(4321)\n"
+         "    os._exit(0)"),
     # without the mark
-    f"import subprocess, sys, time\nsubprocess.Popen({SLEEPER}, env={{}}, start_new_session=True)\ntime.sleep(2)",
+    slow(f"import subprocess, sys, time\nsubprocess.Popen({SLEEPER}, env={{}}, start_new_session=True)\n"
+         "time.sleep(2)"),
 ])
 def test_what_a_notebook_leaves_behind_is_ended_and_told(make, tmp_path, mark, source):
     before = {p.pid for p in psutil.process_iter()}
@@ -97,6 +100,7 @@ def test_what_a_notebook_leaves_behind_is_ended_and_told(make, tmp_path, mark, s
     assert not [p for p in ours if p.info["status"] != psutil.STATUS_ZOMBIE]
 
 
+@pytest.mark.slow
 def test_workers_that_follow_their_kernel_are_not_left_behind(make, tmp_path, mark):
     path = make("a", "from joblib import Parallel, delayed\nParallel(n_jobs=2)(delayed(abs)(-i) for i in range(8))")
     done = command("run", path, "--out", tmp_path / "out", env={KERNEL_MARK: mark})
@@ -113,6 +117,7 @@ def test_an_endless_cell_is_interrupted_where_it_is(make, tmp_path, mark):
     assert any(line.startswith("->") for line in got["error"]["lines"])
 
 
+@pytest.mark.slow
 def test_a_notebook_that_survives_its_interrupt_has_failed_all_the_same(make, tmp_path, mark):
     path = make("a", "import time\ntry:\n    time.sleep(600)\nexcept KeyboardInterrupt:\n    pass", "y = 1")
     assert command("run", path, "--timeout", 8, "--out", tmp_path / "out", env={KERNEL_MARK: mark}).returncode == 1
@@ -134,6 +139,7 @@ def test_memory_is_limited_for_a_kernel_and_its_children_together(make, tmp_path
     assert got["modest"]["status"] == "passed" and 300 < got["modest"]["peak_mb"] < 1000
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="shared memory is told apart on Linux only")
 def test_memory_that_forked_children_share_is_counted_once(make, tmp_path, mark):
     source = ("import os, time\nx = bytearray(b'x' * 5 * 10**8)\npids = []\nfor _ in range(4):\n"
@@ -145,7 +151,7 @@ def test_memory_that_forked_children_share_is_counted_once(make, tmp_path, mark)
     assert report(tmp_path / "out")["a"]["peak_mb"] > 1200
 
 
-@pytest.mark.parametrize("number, name", [(6, "SIGABRT"), (40, "signal 40")])
+@pytest.mark.parametrize("number, name", [(6, "SIGABRT"), slow(40, "signal 40")])
 def test_a_signal_has_its_name_or_its_number(make, tmp_path, mark, number, name):
     path = make("a", f"import os\nos.kill(os.getpid(), {number})")
     command("run", path, make("b", "x = 1"), "--jobs", 1, "--out", tmp_path / "out", env={KERNEL_MARK: mark})
@@ -194,6 +200,7 @@ INCOMPLETE = {  # name: (what is done to a good notebook's JSON, why it fails, '
 }
 
 
+@pytest.mark.slow
 def test_notebooks_that_lack_what_nbformat_wants(make, tmp_path, mark):
     for name, (change, _) in INCOMPLETE.items():
         path = make(name, "assert n == 3")
@@ -213,6 +220,7 @@ def test_notebooks_that_lack_what_nbformat_wants(make, tmp_path, mark):
         assert reason in got[name]["reason"]
 
 
+@pytest.mark.slow
 def test_a_notebook_with_widgets_does_not_stall(make, tmp_path, mark):
     "nbclient alone waits for ever in about every second of these (its issue 312)."
     sources = ["import ipywidgets\nfrom IPython.display import display\nout = ipywidgets.Output()\ndisplay(out)",
@@ -226,8 +234,8 @@ def test_a_notebook_with_widgets_does_not_stall(make, tmp_path, mark):
 
 @pytest.mark.parametrize("source", [
     "import ipywidgets\nfor _ in range(250):\n    ipywidgets.HTML('x' * 10**6)",
-    "from IPython.display import display\nfor _ in range(250):\n"
-    "    display({'application/json': {'x': 'y' * 10**6}}, raw=True)"])
+    slow("from IPython.display import display\nfor _ in range(250):\n"
+         "    display({'application/json': {'x': 'y' * 10**6}}, raw=True)")])
 def test_what_is_no_text_floods_too(make, tmp_path, mark, source):
     command("run", make("a", source), "--out", tmp_path / "out", env={KERNEL_MARK: mark})
     assert report(tmp_path / "out")["a"]["reason"].startswith("cell 3 printed too much")
@@ -240,6 +248,7 @@ def test_a_notebook_that_leaves_early_has_not_passed(make, tmp_path, mark):
     assert reason == "cell 3 ended the notebook with sys.exit: what follows was not run"
 
 
+@pytest.mark.slow
 def test_many_notebooks_leave_no_files_open(make, tmp_path, monkeypatch):
     me = psutil.Process()
     run_notebooks([make("first", "x = 1")], out=tmp_path / "out")
@@ -249,6 +258,7 @@ def test_many_notebooks_leave_no_files_open(make, tmp_path, monkeypatch):
     assert after - before < 20
 
 
+@pytest.mark.slow
 def test_a_message_of_two_hundred_megabytes_at_once(make, tmp_path, mark):
     done = command("run", make("a", "print('x' * 2 * 10**8)", "y = 1"), make("good", "y = 1"), "--out",
                    tmp_path / "out", env={KERNEL_MARK: mark})
@@ -258,6 +268,7 @@ def test_a_message_of_two_hundred_megabytes_at_once(make, tmp_path, mark):
     assert (tmp_path / "out" / "a.ipynb").stat().st_size < 1e5
 
 
+@pytest.mark.slow
 def test_a_progress_bar_that_is_drawn_again_and_again_is_no_flood(make, tmp_path, mark):
     again = ("from IPython.display import HTML, clear_output, display\nhandle = display(HTML(''), display_id=True)\n"
              "for _ in range(70):\n"

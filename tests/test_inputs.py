@@ -9,10 +9,10 @@ import nbformat
 import pytest
 from conftest import command, report
 
+from coursekit.files import CourseError
 from coursekit.inputs import environment_hash, local_inputs, walk_files
 from coursekit.notebook import read_notebook
 from coursekit.report import machine_info
-from coursekit.workspace import CourseError
 
 
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="only root can give up what it may read")
@@ -34,6 +34,7 @@ def test_a_notebook_or_a_folder_that_is_closed_is_no_traceback():
         assert found == ["open.txt"]
 
 
+@pytest.mark.slow
 def test_changed_keeps_what_would_run_the_same(make, tmp_path):
     a, b, out = make("a", "print(1)"), make("b", "1/0"), tmp_path / "out"
     data = {"env": {"COURSEKIT_DATA": str(tmp_path / "data")}}
@@ -119,6 +120,7 @@ def test_what_is_beside_a_notebook_counts_if_it_names_it(make, beside_it, source
     assert look() != before
 
 
+@pytest.mark.slow
 def test_changed_runs_what_reads_an_edited_file(make, tmp_path):
     (tmp_path / "helper.py").write_text("x = 1")
     (tmp_path / "report").mkdir()

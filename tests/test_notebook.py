@@ -1,8 +1,8 @@
 "Notebooks as files, whatever they hold: read or refused in a sentence, and their parameters."
 import pytest
 
+from coursekit.files import CourseError
 from coursekit.notebook import parameter_defaults, read_notebook
-from coursekit.workspace import CourseError
 
 
 @pytest.mark.parametrize("parameters, expected", [

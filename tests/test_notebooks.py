@@ -21,6 +21,7 @@ def names(path):
     return path.relative_to(ROOT / "nbs").with_suffix("").as_posix()
 
 
+@pytest.mark.slow
 def test_the_kit_notebooks_run_at_tiny_scale(tmp_path):
     done = command("run", *(ROOT / "nbs" / "kit").glob("*.ipynb"), "--scale", "tiny", "--out", tmp_path / "out")
     assert done.returncode == 0, done.stdout + done.stderr
@@ -120,7 +121,7 @@ def test_a_weakened_check_is_noticed(path, ws, students):
     for space, exercise, check, solution, wrong in each_exercise(path, students, ws):
         for source in weakened(check.source):
             compile(source, path.name, "exec")
-            with pytest.raises(Exception):  # the proof fails, or the check itself does on what it no longer refuses
+            with pytest.raises(Exception):  # noqa: B017 - the proof fails, or the check itself does on what it no longer refuses
                 prove(space, exercise, NotebookNode(source=source), solution, wrong)
                 pytest.fail(f"not noticed:\n{source}")
 

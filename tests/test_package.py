@@ -30,6 +30,18 @@ def test_pyproject_says_the_same_as_settings():
     assert project["name"] == facts["name"] and project["requires-python"] == f">={facts['min_python']}"
 
 
+def test_the_citation_says_the_same_as_settings():
+    said, facts = (ROOT / "CITATION.cff").read_text(encoding="utf-8").splitlines(), settings()
+    assert {f"title: {facts['name']}", f'abstract: "{facts["description"]}"', f"  - name: {facts['author']}",
+            f"version: {facts['version']}", f"license: {facts['license']}",
+            *(f"  - {word}" for word in facts["keywords"].split())} <= set(said)
+
+
+def test_the_changes_of_this_version_are_told():
+    told = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    assert f"\n## {settings()['version']} " in told, "CHANGELOG.md has no entry for the version in settings.ini"
+
+
 def test_installed_metadata_comes_from_settings():
     meta, facts = importlib.metadata.metadata("coursekit"), settings()
     assert meta["Version"] == facts["version"] and meta["Summary"] == facts["description"]
@@ -75,6 +87,7 @@ def network():
         pytest.skip("packages can't be fetched here: no network")
 
 
+@pytest.mark.slow
 def test_sdist_to_wheel_to_install(network, tmp_path):
     subprocess.run([sys.executable, "-m", "build", "--outdir", tmp_path, ROOT], check=True, capture_output=True)  # the wheel is built from the sdist
     wheel = next(tmp_path.glob("*.whl"))
@@ -102,6 +115,7 @@ def needs(extra=""):
     return [r[0] for r in rows if len(r) == 1 or re.search(r"extra == .(\w+)", r[1])[1] == extra]
 
 
+@pytest.mark.slow
 def test_installing_changes_nothing_on_colab(network, tmp_path):
     versions = colab.colab_versions()
     assert len(versions) > 300 and "torch" in versions
@@ -115,6 +129,7 @@ def test_every_runtime_requirement_is_on_colab():
     assert {re.match(r"[\w-]+", r)[0].lower() for r in needs()} <= set(colab.colab_versions())
 
 
+@pytest.mark.slow
 def test_the_colab_check_can_fail(network, tmp_path):
     newer = [*needs(), f"pandas>{colab.colab_versions()['pandas']}"]
     assert resolve(newer, colab.colab_versions(), tmp_path).returncode != 0
@@ -127,7 +142,7 @@ def test_what_an_installation_changes_on_colab_is_said_and_what_it_adds_is_not()
     assert colab.changes(after, after) == [] and "torch" in colab.names() and "papermill" in colab.names()
 
 
-def test_badges_and_install_cells_have_the_version_of_settings():
+def test_badges_install_cells_and_citation_have_the_version_of_settings():
     for path in stamp.files():
         text = path.read_text()
         assert stamp.stamped(text, *stamp.facts()) == text, f"{path.name} names another tag: make stamp"
@@ -137,3 +152,4 @@ def test_badges_and_install_cells_have_the_version_of_settings():
         assert f"/github/{repo}/blob/v{version}/nbs/{path.name}" in text, f"{path.name} has no badge"
         assert f"https://github.com/{repo}/archive/refs/tags/v{version}.tar.gz" in text, f"{path.name} has no install cell"
     assert stamp.stamped("github.com/a/b/archive/refs/tags/v9.9.tar.gz", "x/y", "1.0") == "github.com/x/y/archive/refs/tags/v1.0.tar.gz"
+    assert stamp.stamped("cff-version: 1.2.0\nversion: 9.9\n", "x/y", "1.0") == "cff-version: 1.2.0\nversion: 1.0\n"

@@ -12,16 +12,15 @@ from xml.etree import ElementTree
 import nbformat
 import numpy as np
 import pytest
-from conftest import command, report, report_of
+from conftest import command, report, report_of, slow
 from hypothesis import HealthCheck, given, settings
-from PIL import Image
 from hypothesis import strategies as st
+from PIL import Image
 
 from coursekit.notebook import read_notebook
 from coursekit.page import format_duration, format_value, write_page
 from coursekit.report import Result, attach_previous, compare_reports, notebook_record, read_report, write_json
 from coursekit.workspace import TABLE
-
 
 HOSTILE = "<script>alert(1)</script>"
 
@@ -61,6 +60,7 @@ MIMES = st.sampled_from([TABLE, "image/png", "image/jpeg", "text/html", "text/pl
 OUTPUTS = st.lists(st.dictionaries(MIMES, TABLES | JSON | st.text(), max_size=4), max_size=4)
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(OUTPUTS, ANY, ANY)
 def test_no_output_of_a_notebook_spoils_the_report(tmp_path, outputs, name, value):
@@ -149,7 +149,7 @@ def test_an_svg_is_an_image_that_a_browser_can_read_and_runs_no_script(tmp_path,
 
 
 @pytest.mark.parametrize("image, kind, mime", [
-    (noise(4000, 4000, 3), "PNG", "image/png"),
+    slow(noise(4000, 4000, 3), "PNG", "image/png"),
     (noise(300, 9000), "JPEG", "image/jpeg"),
     (noise(2500, 2500, 4).convert("CMYK"), "JPEG", "image/jpeg"),
     (noise(900, 900, 3).convert("P"), "GIF", "image/gif"),
@@ -176,6 +176,7 @@ def test_a_thumbnail_has_the_tones_of_its_picture(tmp_path):
     assert np.asarray(Image.open(io.BytesIO(two)))[5, 5].tolist() == [255, 255, 255]
 
 
+@pytest.mark.slow
 def test_many_figures_fit_on_one_page(tmp_path):
     data = encoded(noise(300, 300, 3), "PNG")
     page, got = page_of(tmp_path, *(shown(*[{"image/png": data}] * 200, name=f"n{k}") for k in range(5)))

@@ -8,11 +8,11 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from coursekit.data import (audit, cifar10, dataset_picker, fast_model, imbalance_ratio, interval, learning_curve, more_data, near_duplicates,
-                            pair_sheet, parts_of, patch_features, pets, resolution_game, resolution_score, resolution_sheet, shrink, suggest_split)
-from coursekit.fetch import catalogue
+from coursekit.data import audit, ridge_classifier, imbalance_ratio, learning_curve, extrapolate_learning_curve, near_duplicates, pair_sheet, split_names, patch_features, resolution_sheet, suggest_split
+from coursekit.images import shrink
+from coursekit.datasets import cifar10, pets
 from coursekit.splits import Splits
-from coursekit.workspace import CourseError
+from coursekit.files import CourseError
 
 
 @pytest.fixture(scope="module")
@@ -49,60 +49,6 @@ def test_a_sheet_has_a_row_a_size(ws):
     splits = pets(ws, size=64, target="species")
     figure = resolution_sheet(splits, splits.test[:3], sizes=(8, 16))
     assert len(figure.axes) == 6 and "stand-in" in figure._suptitle.get_text()
-
-
-def play(game, splits, right):
-    "Click through a game, right or wrong."
-    buttons = game.children[1].children
-    while not buttons[0].disabled:
-        label = splits.labels[turn(game)]
-        buttons[label if right(len(game.answers)) else 1 - label].click()
-
-
-def turn(game):
-    "The image that is shown."
-    return game.turns[len(game.answers)][1]
-
-
-def test_the_game_scores_what_was_clicked(ws, caplog):
-    splits = pets(ws, size=64, target="species")
-    game = resolution_game(splits, sizes=(8, 64), n_each=5)
-    shown = [game.children[0].value]
-    play(game, splits, right=lambda k: k % 2 == 0)
-    score = resolution_score(game.answers)
-    assert len(game.answers) == 10 and score.pictures.tolist() == [5, 5] and score.right.sum() == 5
-    assert "accuracy" in game.children[2].value and "5 of 10 right" in game.children[2].value and game.children[0].value != shown[0]
-    assert len({i for _, i in game.turns}) == 10, "a picture came twice"
-    assert splits.labels[[i for _, i in game.turns]].sum() == 5, "as many cats as dogs"
-    game.children[1].children[0].click()  # a click after the end changes nothing
-    assert len(game.answers) == 10 and not caplog.records
-
-
-def test_the_game_shares_few_pictures_out_among_the_sizes(ws):
-    splits = pets(ws, size=64, target="species")
-    sizes = [size for size, _ in resolution_game(replace(splits, test=splits.test[:11]), n_each=1000).turns]
-    assert sorted(sizes) == sorted([8, 16, 32, 64, 128] * 2)
-    with pytest.raises(CourseError, match="2 classes, 3 test images and n_each = 4: .* an image for each of 5 sizes"):
-        resolution_game(replace(splits, test=splits.test[:3]))
-    with pytest.raises(CourseError, match="37 classes"):
-        resolution_game(pets(ws, size=64))
-
-
-def test_the_game_says_what_it_was(ws):
-    splits = pets(ws, size=64, target="species")
-    game = resolution_game(splits, sizes=(8,), n_each=4)
-    play_one = lambda wrong: game.children[1].children[splits.labels[turn(game)] ^ wrong].click()
-    play_one(0)
-    assert game.children[2].value.startswith("right; picture 2 of 4")
-    label = splits.labels[turn(game)]
-    play_one(1)
-    assert game.children[2].value.startswith(f"it was {splits.classes[label]}; picture 3")
-
-
-def test_the_interval_is_wilsons():
-    low, high = interval(4, 4)
-    assert low == pytest.approx(1 / (1 + 1.95996**2 / 4), abs=1e-4) and high == 1
-    assert interval(0, 4)[1] == pytest.approx(1 - low)
 
 
 # Balance and duplicates
@@ -156,12 +102,6 @@ def test_images_of_another_kind_are_a_sentence(images, says):
         shrink(images, 4)
 
 
-@pytest.mark.parametrize("right, n", [(0, 0), (5, 3), (-1, 3)])
-def test_an_impossible_score_is_a_sentence(right, n):
-    with pytest.raises(CourseError, match="at least one answer"):
-        interval(right, n)
-
-
 def test_blank_images_are_no_duplicates_of_all(photos):
     blank = np.full((2, 32, 32, 3), 200, np.uint8)
     assert len(near_duplicates(as_splits(np.concatenate([photos, blank])))) == 0
@@ -188,7 +128,7 @@ def test_pairs_are_shown_with_their_parts(ws):
     splits = cifar10(ws)
     pairs = pd.DataFrame({"first": [splits.train[0]], "second": [splits.test[0]], "similarity": [0.95]})
     assert pair_sheet(splits, pairs, "a pair").axes[0].get_title() == "train / test, 0.950"
-    assert (parts_of(splits)[splits.valid] == "valid").all()
+    assert (split_names(splits)[splits.valid] == "valid").all()
     pair_sheet(splits, pairs.head(0), "none")
 
 
@@ -198,17 +138,18 @@ def test_more_data_finds_a_known_law():
     rng, sizes = np.random.default_rng(0), [100, 200, 400, 800, 1600]
     law = lambda n: 1 - (0.1 + 2 * n**-0.4)
     rows = [(n, k, law(n) + rng.normal(0, 0.003)) for n in sizes for k in range(5)]
-    ahead = more_data(pd.DataFrame(rows, columns=["n", "repeat", "accuracy"]))
+    ahead = extrapolate_learning_curve(pd.DataFrame(rows, columns=["n", "repeat", "accuracy"]))
     assert ahead["n"] == 3200 and ahead["low"] < law(3200) < ahead["high"] and ahead["high"] - ahead["low"] < 0.05
     assert abs(ahead["accuracy"] - law(3200)) < 0.02
 
 
+@pytest.mark.slow
 def test_the_interval_of_more_data_covers_the_truth():
     law, sizes, hits = lambda n: 1 - (0.1 + 2 * n**-0.4), [100, 200, 400, 800, 1600], 0
     for seed in range(30):
         rng = np.random.default_rng(seed)
         curve = pd.DataFrame([(n, k, law(n) + rng.normal(0, 0.01)) for n in sizes for k in range(5)], columns=["n", "repeat", "accuracy"])
-        ahead = more_data(curve, draws=60)
+        ahead = extrapolate_learning_curve(curve, draws=60)
         hits += ahead["low"] < law(3200) + rng.normal(0, 0.01) < ahead["high"]
         assert ahead["high"] - ahead["low"] > 0.02, "the spread of single subsets is in it"
     assert hits >= 25
@@ -216,9 +157,9 @@ def test_the_interval_of_more_data_covers_the_truth():
 
 def test_more_data_needs_four_sizes():
     with pytest.raises(CourseError, match="3 sizes .* measure 4 sizes or more"):
-        more_data(pd.DataFrame([(n, k, 0.5) for n in (1, 2, 4) for k in range(3)], columns=["n", "repeat", "accuracy"]))
+        extrapolate_learning_curve(pd.DataFrame([(n, k, 0.5) for n in (1, 2, 4) for k in range(3)], columns=["n", "repeat", "accuracy"]))
     with pytest.raises(CourseError, match="1 subsets of each size"):
-        more_data(pd.DataFrame([(n, 0, 0.5) for n in (1, 2, 4, 8)], columns=["n", "repeat", "accuracy"]))
+        extrapolate_learning_curve(pd.DataFrame([(n, 0, 0.5) for n in (1, 2, 4, 8)], columns=["n", "repeat", "accuracy"]))
 
 
 def test_the_fast_model_learns_and_more_examples_help(ws):
@@ -233,7 +174,7 @@ def test_the_fast_model_learns_and_more_examples_help(ws):
     with pytest.raises(CourseError, match=r"sizes are \[0.1, 0.5\]"):
         learning_curve(features, splits.labels, splits.train, splits.valid, [0.1, 0.5])
     shuffled = np.random.default_rng(0).permutation(splits.labels)
-    assert fast_model().fit(features[splits.train], shuffled[splits.train]).score(features[splits.valid], shuffled[splits.valid]) < 0.35
+    assert ridge_classifier().fit(features[splits.train], shuffled[splits.train]).score(features[splits.valid], shuffled[splits.valid]) < 0.35
 
 
 # Clean, split
@@ -268,23 +209,3 @@ def test_the_split_gives_the_interval_that_it_promises():
 def test_a_split_of_nonsense_is_a_sentence(args, says):
     with pytest.raises(CourseError, match=says):
         suggest_split(*args)
-
-
-# The picker
-
-def test_the_picker_filters():
-    table = catalogue()
-    picker = dataset_picker(table)
-    (task, size, use), out = picker.children[0].children, picker.children[1]
-    assert f"{len(table)} of {len(table)}" in out.value and all(f">{size}</td>" in out.value for size in ("811&nbsp;MB", "155&nbsp;GB", "0.16&nbsp;MB", ""))
-    task.value, size.value = "text", 0.1
-    assert "tiny Shakespeare" in out.value and "1.1&nbsp;MB" in out.value and "CIFAR-10" not in out.value and "GloVe" not in out.value
-    task.value, size.value, use.value = "segmentation", float("inf"), "any"
-    assert "COCO" in out.value and "Medical Decathlon" in out.value
-    use.value = "no"
-    assert all(name not in out.value for name in table.index[table.commercial == "yes"])
-
-
-def test_the_picker_shows_names_as_text():
-    row = catalogue().head(1).rename(index=lambda _: "<script>x</script>")
-    assert "<script>" not in dataset_picker(row).children[1].value

@@ -20,10 +20,13 @@ from conftest import folder_of
 from PIL import Image
 
 from coursekit import images
-from coursekit.data import audit, class_counts, contact_sheet, image_folder, image_table, resolution_sheet, squares
-from coursekit.images import decode, files_below, part_of, read_images
-from coursekit.splits import make_split
-from coursekit.workspace import CourseError, setup
+from coursekit.data import audit, class_counts, resolution_sheet
+from coursekit.plots import contact_sheet
+from coursekit.splits import image_folder, image_table, make_split, squares
+from coursekit.files import CourseError, files_below
+from coursekit.folders import part_of
+from coursekit.images import decode, read_images
+from coursekit.workspace import setup
 
 linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="names of any bytes, and users")
 
@@ -412,8 +415,10 @@ def test_squares_of_one_shape(tmp_path, ws):
 AS_USER = """
 import os, sys, tempfile
 from coursekit import images
-from coursekit.data import cifar10, image_folder
-from coursekit.workspace import CourseError, setup, tidy
+from coursekit.datasets import cifar10
+from coursekit.splits import image_folder
+from coursekit.files import CourseError, tidy
+from coursekit.workspace import setup
 user, umask, root, cache, home = sys.argv[1:]
 def settle(cache, runs):
     os.environ.update(COURSEKIT_CACHE=cache, COURSEKIT_RUNS=runs)
@@ -452,6 +457,7 @@ except CourseError as e:
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("umask, owner, expected", [("022", 0, [2, 1]), ("077", 0, [2, 2]), ("022", 4001, [2, 1])])
 def test_several_users_of_one_cache(users, umask, owner, expected):
     "Each decodes the stand-in, which is each user's own; the pictures are decoded once where the umask lets others read."
@@ -467,13 +473,14 @@ def test_what_a_killed_user_left_is_not_in_the_way(users):
     "Folders and files of the first, closed, in each place that the second needs."
     as_user, cache = users
     os.chown(cache, 4001, -1)
-    for name in "arrays", "stand-in", "data", "unpacked", "fits":
+    for name in "arrays", "stand-ins", "data", "unpacked", "fits":
         (cache / name).mkdir(mode=0o700)
         (cache / name / ".half.part").touch(mode=0o600)
         os.chown(cache / name, 4001, 4001)
     assert as_user(SHARE, 4002).startswith("2 user-4002")
 
 
+@pytest.mark.slow
 def test_a_user_without_home_or_name(users):
     as_user, cache = users
     said = as_user(HOMELESS, 4321).splitlines()

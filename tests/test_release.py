@@ -7,12 +7,12 @@ from pathlib import Path
 
 import nbformat
 import pytest
-from conftest import ROOT, command
+from conftest import ROOT, command, slow
 
 from coursekit import release as module
+from coursekit.files import CourseError
 from coursekit.notebook import read_notebook
 from coursekit.release import LINK, find_exercises, write_release
-from coursekit.workspace import CourseError
 
 LESSONS = sorted((ROOT / "nbs").glob("[0-9][0-9]_*.ipynb"))
 COLAB = "https://colab.research.google.com/github/"
@@ -136,6 +136,7 @@ def test_every_link_of_a_release_leads_somewhere(students):
                    for at in re.findall(r"github\.com/coursekit/coursekit/blob/v[^/]+/([^)\"\s#]+)", said))
 
 
+@pytest.mark.slow
 def test_a_released_lesson_runs(students, tmp_path):
     done = command("run", students / "00_start.ipynb", "--scale", "tiny", "--out", tmp_path / "out")
     assert done.returncode == 0, done.stdout + done.stderr
@@ -239,7 +240,7 @@ def test_the_import_is_light():
 
 
 def test_without_nbconvert_it_says_what_to_install(course, monkeypatch):
-    monkeypatch.setattr("coursekit.workspace._version", lambda package: "not installed")
+    monkeypatch.setattr("coursekit.machine._version", lambda package: "not installed")
     with pytest.raises(CourseError, match=r"pip install 'coursekit\[run\]'"):
         write_release(lessons(course), course / "out", "me/my-course")
 
@@ -344,7 +345,7 @@ def test_a_file_of_a_persons_in_the_place_of_a_new_lesson_stops_everything(cours
     assert (out / "01_more.ipynb").read_text() == "mine"
 
 
-@pytest.mark.parametrize("out", ["nbs", ".", "README.md", "LICENSE/out"])
+@pytest.mark.parametrize("out", ["nbs", slow("."), slow("README.md"), "LICENSE/out"])
 def test_a_folder_with_other_things_is_refused(course, out):
     before = contents(course)
     done = command("release", out, "--repo", "me/my-course", cwd=course)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
-from conftest import command, report, report_of
+from conftest import command, report, report_of, slow
 
 from coursekit.ledger import _beside, references
 from coursekit.notebook import read_notebook
@@ -39,11 +39,11 @@ RESULT = ("import pandas as pd\nfrom coursekit.workspace import show_table\n"
 
 
 @pytest.mark.parametrize("reference, then, now, verdict", [
-    ("0.73 (a brief)", 0.74, 0.70, "left its reference"), ("0.73 (a brief)", 0.74, 0.72, "agrees"),
-    ("0.73 (a brief)", 0.5, 0.7, "does not agree"),
-    ("at least 0.95 (a paper)", 0.96, 0.94, "left its reference"),
-    ("0.73 (a brief); different recipe", 0.5, 0.53, "moved"),
-    ("0.73 (a brief); different recipe", 0.5, 0.515, None), ("", 0.5, 0.4, "moved")])
+    ("0.73 (a brief)", 0.74, 0.70, "left its reference"), slow("0.73 (a brief)", 0.74, 0.72, "agrees"),
+    slow("0.73 (a brief)", 0.5, 0.7, "does not agree"),
+    slow("at least 0.95 (a paper)", 0.96, 0.94, "left its reference"),
+    slow("0.73 (a brief); different recipe", 0.5, 0.53, "moved"),
+    slow("0.73 (a brief); different recipe", 0.5, 0.515, None), slow("", 0.5, 0.4, "moved")])
 def test_a_result_that_left_its_reference_is_marked(make, tmp_path, reference, then, now, verdict):
     out, path = tmp_path / "out", make("a", f"REFERENCE = {reference!r}", RESULT)
     command("run", path, "-p", f"lr={then}", "--out", out)
@@ -62,6 +62,7 @@ def test_the_ledger_writes_references_as_the_report_reads_them():
         assert matches_reference(known["value"] + 0.01, 0.01, said) is expected
 
 
+@pytest.mark.slow
 def test_what_got_slower_by_half_is_marked(make, tmp_path):
     out, path, other = tmp_path / "out", make("a", "import time\ntime.sleep(lr)"), make("b", "1/0")
     command("run", path, other, "-p", "lr=0.1", "--out", out)
@@ -77,6 +78,7 @@ def test_what_got_slower_by_half_is_marked(make, tmp_path):
         assert (">slower, ×" in page) == slower and ("on other hardware" in page) != slower
 
 
+@pytest.mark.slow
 def test_a_report_of_an_earlier_version_is_taken_for_what_it_says(make, tmp_path):
     out, path = tmp_path / "out", make("a", "x = 1")
     command("run", path, "--out", out)
@@ -88,12 +90,13 @@ def test_a_report_of_an_earlier_version_is_taken_for_what_it_says(make, tmp_path
     assert command("run", path, "--changed", "--out", out).returncode == 0 and report(out)["a"]["kept_from"] == ""
 
 
+@pytest.mark.slow
 def test_looks_at_the_test_set_are_counted(make, tmp_path):
     look = ("from types import SimpleNamespace as S\nfrom coursekit.ledger import look\n"
             "from coursekit.workspace import setup\n"
             "ws = setup('tiny')\nlook(ws, S(fingerprint='f', title='CIFAR-10 <b>'), 'try')")
     path, runs = make("a", look), {"env": {"COURSEKIT_RUNS": str(tmp_path / "runs")}}
-    for n in 1, 2:
+    for _ in range(2):
         assert command("run", path, "--out", tmp_path / "out", **runs).returncode == 0
         time.sleep(1)
     row = json.loads((tmp_path / "out" / "report.json").read_text())["looks"][0]
@@ -177,8 +180,8 @@ def test_reports_of_several_machines_become_one(tmp_path):
     assert text_in(tmp_path / "all" / "three.ipynb") == "Tesla T4" and read_report(tmp_path / "all")["passed"] == 2
 
 
-@pytest.mark.parametrize("first, second, wins", [("passed", "failed", "b"), ("failed", "passed", "b"),
-                                                 ("passed", "not run", "a"), ("stopped", "running", "a")])
+@pytest.mark.parametrize("first, second, wins", [("passed", "failed", "b"), slow("failed", "passed", "b"),
+                                                 slow("passed", "not run", "a"), slow("stopped", "running", "a")])
 def test_of_a_notebook_in_two_reports_the_one_that_ran_last_counts_and_it_is_said(tmp_path, first, second, wins):
     a = part(tmp_path / "a", "2026-01-31T09:00:00", "a", one=first)
     b = part(tmp_path / "b", "2026-01-31T10:00:00", "b", one=second)
@@ -201,6 +204,7 @@ def test_a_kept_notebook_is_as_old_as_its_run(tmp_path):
     assert report(tmp_path / "all")["one"]["part"] == str(a)
 
 
+@pytest.mark.slow
 def test_a_merge_may_be_done_again_and_leaves_other_files_alone(tmp_path):
     a = part(tmp_path / "a", "2026-01-31T09:00:00", "a", one="passed", two="passed")
     b = part(tmp_path / "b", "2026-01-31T10:00:00", "b", three="passed")
@@ -217,8 +221,8 @@ def test_a_merge_may_be_done_again_and_leaves_other_files_alone(tmp_path):
 
 
 @pytest.mark.parametrize("spoil, said", [("missing", "one was executed, but one.ipynb is not in"),
-                                         ("outside", "one was executed, but ../secret.ipynb is not in"),
-                                         ("absolute", "is not in")])
+                                         slow("outside", "one was executed, but ../secret.ipynb is not in"),
+                                         slow("absolute", "is not in")])
 def test_an_executed_notebook_that_is_not_in_its_part_is_said(tmp_path, spoil, said):
     a = part(tmp_path / "a", "2026-01-31T09:00:00", "a", one="passed")
     b = part(tmp_path / "b", "2026-01-31T10:00:00", "b", two="passed")

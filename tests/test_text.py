@@ -1,9 +1,10 @@
-"Text: reading and cutting, streams with a carried state, kills, sampling and measures, each against something known."
+"Text: streams with a carried state, kills, sampling and measures, each against something known."
 import os
 import random
 import signal
 import subprocess
 import sys
+from functools import partial
 from itertools import islice
 
 import numpy as np
@@ -14,13 +15,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from coursekit import text as lesson
-from coursekit.course import read_notebook
+from coursekit.corpora import split_text
+from coursekit.notebook import read_notebook
+from coursekit.runs import count_flops, record, run_grid
 from coursekit.ledger import ledger, references, results
-from coursekit.text import (CharModel, Streams, char_losses, copied, dickinson, final_loss, generate, nucleus, probability_strip, python_source, quality, read_text, repetition, samples_side_by_side, shakespeare,
-                            spelling, split_text, stream, strip_gutenberg, text_file, text_learner, top_k, windows, word_lists, words_of, writer)
-from coursekit.training import count_flops, grid, record
-from coursekit.workspace import CourseError, setup
+from coursekit.sampler import sampler_widget
+from coursekit.evaluate import char_losses, evaluate_text, windows
+from coursekit.learner import text_learner
+from coursekit.loaders import LMLoader
+from coursekit.text import CharModel, copy_rate, generate, in_vocab_rate, nucleus, probability_strip, repetition, stream, text_metrics, tokenize_words, top_k, word_lists
+from coursekit.files import CourseError
 
 torch.set_num_threads(1)
 
@@ -42,164 +46,19 @@ def quiet(learn, *args, **kwargs):
     return learn
 
 
-# Texts
-
-def test_the_parts_do_not_overlap_and_are_the_whole():
-    string = "".join(random.Random(0).choices("abcdefgh \n", k=1003))
-    text = split_text("x", string)
-    assert text.decode(text.train) + text.decode(text.valid) + text.decode(text.test) == string
-    assert [len(p) for p in (text.train, text.valid, text.test)] == [802, 100, 101] and text.title == "x"
-    customary = split_text("x", string, (0.9, 0.1, 0))
-    assert len(customary.train) == int(0.9 * 1003) and len(customary.test) == 0 and customary.fingerprint != text.fingerprint
-    assert split_text("x", string[::-1]).fingerprint != text.fingerprint
-
-
-def test_what_the_training_part_does_not_have_is_the_unknown_mark():
-    text = split_text("x", "ab" * 425 + "é" * 150)
-    assert text.chars == ["\ufffd", "a", "b"] and (text.valid[-1], text.encode("aéb").tolist()) == (0, [1, 0, 2]) and text.decode([0]) == "\ufffd"
-
-
-def test_texts_at_tiny_scale_say_what_they_are(ws):
-    for text in shakespeare(ws), dickinson(ws):
-        assert "stand-in for" in text.title and text.stand_in == "Python's own source" and len(text.train) == 24_000
-    assert len({t.fingerprint for t in (shakespeare(ws), dickinson(ws), python_source(ws))}) == 3 and python_source(ws).title == "Python's standard library"
-
-
-def test_a_part_of_the_real_text_says_so(tmp_path, monkeypatch):
-    (tmp_path / "text").mkdir()
-    (tmp_path / "text" / "tinyshakespeare.txt").write_text("To be, or not to be.\n" * 5000)
-    text = shakespeare(setup("tiny", data=tmp_path))
-    assert text.title == "tiny Shakespeare (30,000 of 105,000 characters)" and not text.stand_in
-
-
-def test_gutenbergs_header_and_licence_are_cut_off(tmp_path):
-    book = "\ufeffThe Project Gutenberg eBook of X\r\n*** START OF THE PROJECT GUTENBERG EBOOK X,\r\nAND Y ***\r\n\r\nA poem.\r\n\r\n*** END OF THE PROJECT GUTENBERG EBOOK X ***\r\nlicence"
-    (tmp_path / "x.txt").write_bytes(book.encode())
-    assert read_text(tmp_path / "x.txt") == "A poem.\n" and strip_gutenberg("A poem.") == "A poem.\n"
-    assert strip_gutenberg("***START OF THIS PROJECT GUTENBERG EBOOK X***\nA\n***END OF THIS PROJECT GUTENBERG EBOOK X***") == "A\n"
-
-
-NEW = "The Project Gutenberg eBook of X\n\nRelease date: 1999\n\n*** START OF THE PROJECT GUTENBERG EBOOK X,\nOR, THE Y ***\n\n{}\n\n*** END OF THE PROJECT GUTENBERG EBOOK X ***\n\nUpdated editions ...\n*** START: FULL LICENSE ***\nlicence\n"
-OF_2005 = "Project Gutenberg's X, by Y\n\n***START OF THIS PROJECT GUTENBERG EBOOK X***\n\n{}\n\nEnd of Project Gutenberg's X, by Y,\nwith a second line\n\n***END OF THIS PROJECT GUTENBERG EBOOK X***\nlicence\n"
-OLD = ("**The Project Gutenberg Etext of X**\n\n***START**THE SMALL PRINT!**FOR PUBLIC DOMAIN ETEXTS**START***\nWhy?\n\n*END*THE SMALL PRINT! FOR PUBLIC DOMAIN ETEXTS*Ver.04.29.93*END*\n\n{}\n\nEnd of The Project Gutenberg Etext of X\n")
-OF_2002 = "The Project Gutenberg EBook of X\n\n*END THE SMALL PRINT! FOR PUBLIC DOMAIN EBOOKS*\nVer.02/11/02*END*\n\n{}\n\nEnd of the Project Gutenberg EBook of X, by Y\n"
-ENDLESS = OLD[:OLD.index("\nEnd of")]  # as some old ones are
-
-
-@pytest.mark.parametrize("form", [NEW, OF_2005, OLD, OF_2002, ENDLESS, NEW.replace("THE PROJECT", "THE COPYRIGHTED PROJECT"), OF_2005.replace("End of Project Gutenberg's X, by Y,", "Ende dieses Project Gutenberg Etextes X,")])
-def test_a_book_of_any_year_is_what_stands_between_its_marks(form):
-    assert strip_gutenberg(form.format("The first line.\n\n* * *\n\nThe last *** line.")) == "The first line.\n\n* * *\n\nThe last *** line.\n"
-
-
-@pytest.mark.parametrize("forms", [[NEW] * 3, [OLD] * 2, [OF_2005, OLD, NEW], [NEW, OF_2002, OF_2005, NEW], [ENDLESS, ENDLESS, NEW], [OLD, ENDLESS]])
-def test_several_books_in_one_file_are_all_kept(forms, tmp_path, capsys):
-    books = [f"{k} " + "call me Ishmael\n" * (50 * k) + f"the end of {k}" for k in range(1, len(forms) + 1)]
-    (tmp_path / "all.txt").write_bytes(b"\r\n".join(form.format(book).replace("\n", "\r\n").encode("utf-8-sig") for form, book in zip(forms, books)) + b"\x1a")
-    kept = read_text(tmp_path / "all.txt")
-    assert kept == "\n\n".join(books) + "\n"
-    said = capsys.readouterr().out
-    assert said.startswith(f"all.txt: {len(books)} books of Project Gutenberg with ") and said.endswith(", headers and licences, are left out.\n")
-    assert strip_gutenberg(kept) == kept and not capsys.readouterr().out
-
-
-def test_what_only_looks_like_a_mark_stays(tmp_path, capsys):
-    volumes = "one\n\nEnd of the Project Gutenberg EBook of X, Volume 1\n\n" + "two\n" * 200
-    assert strip_gutenberg(NEW.format(volumes)) == volumes
-    for text in "*** START ***\nthis\n*** END ***\n", "The end of Project X\n", "a\n*END*\nb\n", "read Project Gutenberg's books\n":
-        (tmp_path / "x.txt").write_text(text)
-        assert read_text(tmp_path / "x.txt") == text and not capsys.readouterr().out
-    assert strip_gutenberg("A poem.\n\n*END*THE SMALL PRINT! at the end*END*\n").startswith("A poem."), "nothing is no book"
-    (tmp_path / "x.txt").write_text("x" * 500 + "\n" + NEW.format("a book"))
-    assert read_text(tmp_path / "x.txt") == "a book\n" and "1 book of Project Gutenberg with 10 characters; the other 7" in capsys.readouterr().out, "what is left out is said"
-
-
-@pytest.mark.parametrize("make, says", [
-    (lambda p: read_text(p / "none.txt"), "can't be read .No such file.*give the path of a text file"),
-    (lambda p: read_text(p), "can't be read .Is a directory"),
-    (lambda p: read_text(p / "latin.txt"), "latin.txt is not utf-8: byte 10 .line 2. is 0xe9; .*encoding='cp1252'"),
-    (lambda p: read_text(p / "zeros.txt"), "zeros.txt is no plain text, as it holds control characters"),
-    (lambda p: read_text(p / "utf16.txt"), "utf16.txt is no plain text"),
-    (lambda p: read_text(p / "latin.txt", "nonsense"), "no encoding 'nonsense'"),
-    (lambda p: text_file(p / "short.txt"), "short.txt has 6 characters"),
-    (lambda p: split_text("x", "abc" * 100, (0.5, 0.5, 0.5)), "parts are .*add up to 1"),
-    (lambda p: split_text("x", "abc" * 100, (1., 0, 0)), "parts are .*add up to 1"),
-    (lambda p: shakespeare(setup("quick", data=p / "empty")), "Scale 'tiny' runs on a stand-in"),
-])
-def test_a_bad_file_is_a_sentence(make, says, tmp_path, monkeypatch):
-    (tmp_path / "latin.txt").write_bytes("a line\nun été\n".encode("latin-1"))
-    (tmp_path / "zeros.txt").write_bytes(b"ab\0\0\x01 text")
-    (tmp_path / "utf16.txt").write_text("hello there", encoding="utf-16")
-    (tmp_path / "short.txt").write_text("hello\n")
-    monkeypatch.setattr(lesson, "fetch", no_host)
-    with pytest.raises(CourseError, match=says):
-        make(tmp_path)
-
-
-def no_host(name, ws):
-    raise CourseError(f"No host serves {name}.")
-
-
-def test_another_encoding_can_be_named(tmp_path):
-    (tmp_path / "latin.txt").write_bytes(("un été\r\n" * 30).encode("cp1252"))
-    for encoding in "cp1252", "latin-1", "iso-8859-15":
-        assert text_file(tmp_path / "latin.txt", encoding=encoding).chars[1:] == sorted("\n étnu")
-    (tmp_path / "utf16.txt").write_text("un été", encoding="utf-16")
-    assert read_text(tmp_path / "utf16.txt", "utf-16") == "un été\n"
-    (tmp_path / "utf8.txt").write_text("un été", encoding="utf-8-sig")
-    assert read_text(tmp_path / "utf8.txt", None) == read_text(tmp_path / "utf8.txt", "utf-8-sig") == "un été\n"
-
-
-@pytest.mark.parametrize("data, encoding, says", [
-    ("l’été".encode("cp1252"), "latin-1", r"x.txt holds 0x92 \(line 2\), which is a control character in latin-1; encoding='cp1252' fits\.$"),
-    ("5 € “here”".encode("cp1252"), "iso-8859-15", r"holds 0x80 \(line 2\), .* in iso-8859-15; encoding='cp1252' fits\.$"),
-    ("tę łódź śpiewa".encode("cp1250"), "iso8859_2", r"holds 0x9f .*; encoding='cp1250' fits\.$"),
-    ("caf\x8e, \x81".encode("latin-1"), "latin1", r"holds 0x8e .*; save it as UTF-8, or name its encoding, such as encoding='cp850' \(DOS\) or encoding='mac_roman' \(Macintosh\)\.$"),
-    ("caf\x8e, \x81".encode("latin-1"), "cp1252", r"is not cp1252: byte 13 \(line 2\) is 0x81; save it as UTF-8, or name its encoding, such as encoding='cp850'"),
-    ("l’été".encode(), "latin-1", "is not latin-1: encoding='utf-8' fits"),
-    ("un été".encode(), "latin-1", "is not latin-1: encoding='utf-8' fits"),  # without a control character
-    ("“here”".encode(), "mac_roman", "is not mac_roman: encoding='utf-8' fits"),
-    ("l’été".encode("cp1252").decode("latin-1").encode(), "utf-8", r"holds 0x92 \(line 2\), .* in utf-8; it was read with a wrong encoding before it was saved: get another copy\.$"),
-    (b"abc", 5, "There is no encoding 5"),
-    (b"abc", "", "There is no encoding ''"),
-    (b"abc\x1adef", None, "is no plain text"),
-])
-def test_a_wrong_encoding_is_a_sentence_with_one_that_fits(data, encoding, says, tmp_path):
-    (tmp_path / "x.txt").write_bytes(b"line 1\n" + data)
-    with pytest.raises(CourseError, match=says):
-        read_text(tmp_path / "x.txt", encoding)
-
-
-@pytest.mark.parametrize("end", [b"\x1a", b"\n\x1a", b"\r\n\x1a\r\n", b"\x1a\x1a\x1a", b"\n\n"])
-def test_the_end_of_a_file_is_no_text(end, tmp_path):
-    (tmp_path / "x.txt").write_bytes(b"one\r\ntwo" + end)
-    assert read_text(tmp_path / "x.txt") == "one\ntwo\n"
-
-
-@pytest.mark.parametrize("string", ["\ufeffone\ntwo", "one\n\ufefftwo", "one\n\ufeff\ufefftwo\ufeff", "o\ufeffne\ntwo"])
-def test_byte_order_marks_are_no_text(string, tmp_path):
-    (tmp_path / "x.txt").write_text(string, encoding="utf-8")
-    assert read_text(tmp_path / "x.txt") == "one\ntwo\n"
-
-
-def test_without_pythons_source_there_is_a_sentence(ws, monkeypatch, tmp_path):
-    monkeypatch.setattr(lesson.sysconfig, "get_paths", lambda: {"stdlib": str(tmp_path)})
-    with pytest.raises(CourseError, match="not on this machine as source .0 characters"):
-        shakespeare(ws)
-
-
 # Streams and the carried state
 
 def test_streams_go_on_where_they_were_and_windows_do_not():
     ids = np.arange(1000)
-    dl = Streams(ids, bs=4, seq_len=30)
+    dl = LMLoader(ids, bs=4, seq_len=30)
     xs, ys = (torch.cat(parts, 1) for parts in zip(*dl))
     assert xs.shape == (4, 249) and torch.equal(xs, torch.arange(996).view(4, 249)) and torch.equal(ys, xs + 1) and len(dl) == 9
-    shuffled = Streams(ids, bs=4, seq_len=30, shuffle=True, seed=1)
+    shuffled = LMLoader(ids, bs=4, seq_len=30, shuffle=True, seed=1)
     first = [x for x, _ in shuffled]
     assert len(first) == 9 and all((x[:, 1:] - x[:, :-1] == 1).all() and torch.equal(y, x + 1) for x, y in shuffled)
     assert all(torch.equal(x, again) for x, (again, _) in zip(first, shuffled)) and torch.equal(first[5], next(shuffled.batches(5))[1][0])
     shuffled.epoch = 1
-    assert not torch.equal(first[0], next(iter(shuffled))[0]) and dl.few(2)[0].shape == (2, 30)
+    assert not torch.equal(first[0], next(iter(shuffled))[0]) and dl.sample_batch(2)[0].shape == (2, 30)
 
 
 @pytest.mark.parametrize("kind", ["RNN", "GRU", "LSTM"])
@@ -332,6 +191,7 @@ def run(folder, name, die=-1):
     return subprocess.Popen([sys.executable, "-c", RUN, os.path.dirname(__file__), str(folder / f"{name}.pt"), str(die)], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=env)
 
 
+@pytest.mark.slow
 def test_a_killed_text_fit_ends_as_the_one_that_nobody_killed(tmp_path):
     at = random.SystemRandom().randrange(5, 180)  # of 189 batches in three epochs
     whole, killed = run(tmp_path, "whole"), run(tmp_path, "killed", at)
@@ -373,7 +233,7 @@ def test_grid_ledger_and_results_know_a_text(ws):
         torch.manual_seed(seed)
         return quiet(text_learner(text, CharModel(len(text.chars), n_hidden=8, **shape), ws, bs=8, seq_len=32, seed=seed), 1, 1e-2)
 
-    done = grid(train, {"RNN": {"kind": "RNN"}, "none": {"kind": "none"}}, (0, 1), text, "one epoch", ws)
+    done = run_grid(train, {"RNN": {"kind": "RNN"}, "none": {"kind": "none"}}, (0, 1), text, "one epoch", ws)
     assert done.status.tolist() == ["finished", "failed"] * 2 and "choose 'RNN'" in done.why[1]
     row = ledger(ws).iloc[0]
     assert row.data == {"title": "made", "fingerprint": text.fingerprint, "stand_in": False, "train": 4800, "valid": 600, "part": False} and row.bs == 8 and row.parameters > 0
@@ -387,7 +247,7 @@ def test_flops_of_fused_layers_are_counted(kind, gates):
     text = made()
     model = model_of(text, kind, 16)
     expected = 2 * 64 * (gates * 16 * (64 + 16) + 16 * len(text.chars))
-    assert count_flops(model, Streams(text.train, bs=4, seq_len=64)) == expected
+    assert count_flops(model, LMLoader(text.train, bs=4, seq_len=64)) == expected
 
 
 # Sampling
@@ -433,7 +293,7 @@ class Fixed(CharModel):
         return self.logits.expand(*x.shape, -1), torch.zeros(1)
 
 
-@pytest.mark.parametrize("temperature, keep", [(1., None), (0.5, None), (2., None), (1., lambda l: nucleus(l, 0.8)), (1., lambda l: top_k(l, 3))])
+@pytest.mark.parametrize("temperature, keep", [(1., None), (0.5, None), (2., None), (1., lambda logits: nucleus(logits, 0.8)), (1., lambda logits: top_k(logits, 3))])
 def test_frequencies_agree_with_the_distribution(temperature, keep):
     from scipy.stats import chisquare
 
@@ -460,7 +320,7 @@ def test_writing_goes_on_from_the_state_and_the_seed_decides():
         logits = model(torch.as_tensor(ids[None]))[0][0, -1]
         logits[0] = -torch.inf
         assert text.chars[logits.argmax()] == c
-        ids = np.append(ids, text.number[c])
+        ids = np.append(ids, text.stoi[c])
 
 
 def test_unknown_characters_of_a_prompt_are_said(capsys):
@@ -472,10 +332,10 @@ def test_unknown_characters_of_a_prompt_are_said(capsys):
 # Measures
 
 def test_spelling_repetition_and_copying_of_known_texts():
-    assert words_of("Don't sing, O Été_2 'tis") == ["don't", "sing", "o", "été", "tis"]
-    assert spelling(["the cat zat on", "a mat cu"], {"the", "cat", "on", "a", "mat"}) == pytest.approx(4 / 5) and np.isnan(spelling(["..."], {"a"}))
+    assert tokenize_words("Don't sing, O Été_2 'tis") == ["don't", "sing", "o", "été", "tis"]
+    assert in_vocab_rate(["the cat zat on", "a mat cu"], {"the", "cat", "on", "a", "mat"}) == pytest.approx(4 / 5) and np.isnan(in_vocab_rate(["..."], {"a"}))
     assert repetition(["a b c d e f g"]) == 0 and repetition(["a b c d a b c d a b c d"]) == pytest.approx(1 - 4 / 10) and np.isnan(repetition(["a b"])) and repetition(["a b c", "a b c d"]) == pytest.approx(1 / 3)
-    assert copied(["xxabcdexx"], "..abcde..", n=5) == pytest.approx(5 / 9) and copied(["abcde"], "abcde", n=5) == 1 and copied(["abc"], "abc", n=5) == 0
+    assert copy_rate(["xxabcdexx"], "..abcde..", n=5) == pytest.approx(5 / 9) and copy_rate(["abcde"], "abcde", n=5) == 1 and copy_rate(["abc"], "abc", n=5) == 0
 
 
 def test_the_list_of_english_words_is_an_extra(monkeypatch, capsys):
@@ -490,7 +350,7 @@ def test_the_list_of_english_words_is_an_extra(monkeypatch, capsys):
 def test_quality_and_windows():
     text = made()
     model, samples = model_of(text), [text.decode(text.train[i:i + 100]) for i in (0, 100)]
-    found = quality(samples, text, model, {"own words": set(words_of(text.decode(text.train)))})
+    found = text_metrics(samples, text, model, {"own words": set(tokenize_words(text.decode(text.train)))})
     assert found["spelt right (own words)"] > 0.9 and found["copied"] == 1 and found["nats"] == pytest.approx(np.log(len(text.chars)), abs=0.3)
     assert windows(np.arange(10), 3).tolist() == [[0, 1, 2, 3], [3, 4, 5, 6], [6, 7, 8, 9]]
 
@@ -498,11 +358,11 @@ def test_quality_and_windows():
 def test_the_test_part_is_read_once_and_counted(ws):
     text = made()
     learn = quiet(text_learner(text, model_of(text), ws, bs=8, seq_len=32), 1, 1e-2)
-    tested = final_loss(learn, text)
+    tested = evaluate_text(learn, text)
     assert tested["bits"] == pytest.approx(tested["nats"] / np.log(2)) and tested["perplexity"] == pytest.approx(np.exp(tested["nats"])) and tested["n"] == 599
-    assert final_loss(learn, text)["looks"] == tested["looks"] + 1
+    assert evaluate_text(learn, text)["looks"] == tested["looks"] + 1
     with pytest.raises(CourseError, match="cut without a test part"):
-        final_loss(learn, split_text("made", text.decode(text.train), (0.9, 0.1, 0)))
+        evaluate_text(learn, split_text("made", text.decode(text.train), (0.9, 0.1, 0)))
 
 
 @pytest.mark.parametrize("name, string", [("$^$.txt", "a $ and $^$ and \\frac{"), (r"\x$y$", "5 % of $10_0$"), ("_$1_$", "\\$ $_$ {}$^")])
@@ -514,20 +374,19 @@ def test_any_character_is_drawn_as_it_is(name, string):
     assert [t.get_text() for t in texts[:-1]] == list(string[1:]) and name in texts[-1].get_text() and not any(t.get_parse_math() for t in texts)
 
 
-def test_pictures_and_the_widget(capsys):
+def test_the_strip_of_probabilities_has_a_cell_for_each_character():
     text = made()
-    model = model_of(text)
-    figure = probability_strip(model, text, text.decode(text.valid[:100]))
+    figure = probability_strip(model_of(text), text, text.decode(text.valid[:100]))
     assert len(figure.axes[0].texts) == 99 and figure.axes[0].images[0].get_array().shape == (2, 60)
-    samples_side_by_side({"<a>": "x < y"}, "made")
-    box = writer(model, text, n=25)
+
+
+def test_what_the_lessons_widget_writes_is_what_the_network_writes():
+    source = next(c.source for c in read_notebook(ROOT / "nbs" / "05_text.ipynb").cells if "sampler_widget(write" in c.source and "def write" in c.source)
+    text, space = made(), {"stream": stream, "nucleus": nucleus, "partial": partial}
+    space |= {"plays": text, "model": model_of(text)}
+    exec(source[source.index("def write"):source.index("sampler_widget")], space)
+    box = sampler_widget(space["write"], n=25)
     prompt, (seed, button), out = box.children[0], box.children[2].children, box.children[3]
+    prompt.value, seed.value = "the ", 7
     button.click()
-    first = out.value
-    assert "The " in first and len(first) > 25
-    seed.value = 7
-    button.click()
-    assert out.value != first
-    prompt.value, seed.value = "<b>", 0
-    button.click()
-    assert "&lt;b&gt;" in out.value
+    assert f">the {generate(space['model'], text, 'the ', 25, 0.8, partial(nucleus, p=0.95), seed=7)[0]}</pre>" in out.value

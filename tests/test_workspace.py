@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from coursekit import workspace
-from coursekit.workspace import CourseError, atomic_path, doctor, readable, seed_everything, setup, shorten, tidy
+from coursekit import files, machine, workspace
+from coursekit.files import CourseError, atomic_path, readable, shorten, tidy
+from coursekit.workspace import doctor, seed_everything, setup
 
 
 @pytest.fixture
@@ -162,7 +163,7 @@ def test_read_only_data_is_fine_and_read_only_runs_a_sentence(ordinary):
 def test_full_disk_is_a_sentence_and_leaves_nothing(monkeypatch, tmp_path):
     def full(dir):
         raise OSError(errno.ENOSPC, "No space left on device")
-    monkeypatch.setattr(workspace.tempfile, "TemporaryFile", full)
+    monkeypatch.setattr(files.tempfile, "TemporaryFile", full)
     with pytest.raises(CourseError, match="No space is left on the disk of"):
         setup("tiny")
     assert not list((tmp_path / "runs").iterdir())
@@ -185,7 +186,7 @@ def test_atomic_path_replaces_files_keeps_folders_and_cleans_up(tmp_path):
     for name in "f", "d", "e":
         with pytest.raises(ZeroDivisionError), atomic_path(tmp_path / name) as part:
             part.mkdir()
-            1 / 0
+            raise ZeroDivisionError
     assert (tmp_path / "f").read_text() == "new" and (tmp_path / "d" / "f").read_text() == "old"
     assert sorted(p.name for p in tmp_path.iterdir()) == ["d", "f"]
 
@@ -237,16 +238,16 @@ def test_deterministic_on_request_only():
 def test_doctor_waits_five_seconds_at_most_and_never_fails(monkeypatch):
     silent = [socket.create_server(("127.0.0.1", 0)) for _ in range(3)]  # accept, and say nothing
     hosts = {f"silent {i}": f"http://127.0.0.1:{s.getsockname()[1]}/" for i, s in enumerate(silent)}
-    monkeypatch.setattr(workspace, "HOSTS", {**hosts, "closed": "http://127.0.0.1:9/", "odd": "no-url"})
+    monkeypatch.setattr(workspace, "_HOSTS", {**hosts, "closed": "http://127.0.0.1:9/", "odd": "no-url"})
     start = time.monotonic()
     table = doctor()
     assert time.monotonic() - start < 7
-    assert all("no answer" in table.found[h] for h in workspace.HOSTS)
+    assert all("no answer" in table.found[h] for h in workspace._HOSTS)
     assert {"Python", "torch", "GPU", "CPU", "RAM", "disk", "Drive", "scale full"} <= set(table.index)
 
 
 def test_doctor_in_colab_says_how_to_get_a_gpu(colab, monkeypatch):
-    monkeypatch.setattr(workspace, "HOSTS", {})
+    monkeypatch.setattr(workspace, "_HOSTS", {})
     monkeypatch.setattr(workspace, "gpu_name", lambda: "")
     table = doctor()
     assert table.found["Colab"] == "yes" and "Runtime > Change runtime type" in table.found["GPU"]
@@ -257,14 +258,14 @@ def kaggle(request, colab, monkeypatch, tmp_path):
     "A stand-in for Kaggle, which has google.colab too; gives its working folder."
     monkeypatch.setenv(*request.param.split("="))
     monkeypatch.setattr(workspace, "KAGGLE", tmp_path / "kaggle" / "working")
-    monkeypatch.setattr(workspace, "HOSTS", {})
+    monkeypatch.setattr(workspace, "_HOSTS", {})
     return workspace.KAGGLE
 
 
 def test_kaggle_is_not_taken_for_colab(kaggle, colab, monkeypatch):
     monkeypatch.setattr(workspace, "gpu_name", lambda: "")
     table = doctor()
-    assert not workspace.in_colab() and table.found["Colab"] == "no: this is Kaggle" and "setup(drive=True)" not in table.found["Drive"]
+    assert not machine.in_colab() and table.found["Colab"] == "no: this is Kaggle" and "setup(drive=True)" not in table.found["Drive"]
     assert table.found["GPU"] == "no GPU: Settings > Accelerator > GPU T4 x2"
     with pytest.raises(CourseError, match=f"only be mounted in Colab: leave drive=True out here, and what Kaggle keeps goes to {kaggle}"):
         setup("tiny", drive=True)
@@ -284,7 +285,7 @@ def test_results_go_where_kaggle_keeps_them_and_data_stays_in_the_cache(kaggle, 
 def test_colab_with_a_kaggle_account_is_still_colab(colab, monkeypatch, variables):
     for name in variables:
         monkeypatch.setenv(name, variables[name])
-    assert workspace.in_colab() and setup("tiny", drive=True).runs.is_relative_to(workspace.DRIVE)
+    assert machine.in_colab() and setup("tiny", drive=True).runs.is_relative_to(workspace.DRIVE)
 
 
 @pytest.mark.parametrize("archs, runs, fails", [
@@ -298,7 +299,7 @@ def test_colab_with_a_kaggle_account_is_still_colab(colab, monkeypatch, variable
     ([], [(6, 0)], []),
 ])
 def test_what_a_torch_has_kernels_for(archs, runs, fails):
-    assert all(workspace._has_kernels(c, archs) for c in runs) and not any(workspace._has_kernels(c, archs) for c in fails)
+    assert all(machine._has_kernels(c, archs) for c in runs) and not any(machine._has_kernels(c, archs) for c in fails)
 
 
 def with_gpu(monkeypatch, name, capability, archs):
@@ -311,7 +312,7 @@ def with_gpu(monkeypatch, name, capability, archs):
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device=None: types.SimpleNamespace(name=name, total_memory=16e9))
     monkeypatch.setattr(torch.cuda, "get_arch_list", lambda: archs)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
-    monkeypatch.setattr(workspace, "HOSTS", {})
+    monkeypatch.setattr(workspace, "_HOSTS", {})
 
 
 @pytest.mark.parametrize("name, capability, archs", [("Tesla P100-PCIE-16GB", (6, 0), ["sm_70", "sm_75", "sm_90"]), ("Tesla V100-SXM2-16GB", (7, 0), ["sm_75", "sm_120"]),
@@ -320,7 +321,7 @@ def test_a_gpu_without_kernels_is_not_used_and_the_reason_said(name, capability,
     from coursekit import ledger
 
     with_gpu(monkeypatch, name, capability, archs)
-    assert setup("tiny").device == "cpu" and workspace.gpu_name() == ""
+    assert setup("tiny").device == "cpu" and machine.gpu_name() == ""
     said, table = capsys.readouterr().out, doctor()
     assert said.count("\n") == 1 and said.startswith(f"The GPU {name} (sm_{capability[0]}{capability[1]}) is not used") and ", ".join(archs) in said
     assert said.endswith("install a torch that was built for it (pytorch.org/get-started).\n")
@@ -332,7 +333,7 @@ def test_a_gpu_without_kernels_is_not_used_and_the_reason_said(name, capability,
 def test_a_gpu_with_kernels_is_used_in_silence(name, capability, archs, monkeypatch, capsys):
     with_gpu(monkeypatch, name, capability, archs)
     assert setup("tiny").device == "cuda" and capsys.readouterr().out == ""
-    assert workspace.gpu_name() == doctor().found["GPU"] == f"{name}, 16 GB"
+    assert machine.gpu_name() == doctor().found["GPU"] == f"{name}, 16 GB"
 
 
 def test_the_remedy_is_where_one_is(colab, monkeypatch, capsys):
@@ -352,7 +353,7 @@ def test_a_name_that_is_no_text_can_be_printed_and_stored(name, shown):
     path = Path("/x") / os.fsdecode(name)
     assert readable(os.fsdecode(name)) == shown and tidy(path) == f"/x/{shown}"
     tidy(path).encode()
-    with pytest.raises(CourseError, match=f"/x/{shown}") as e, workspace.in_words(path):
+    with pytest.raises(CourseError, match=f"/x/{shown}") as e, files.in_words(path):
         raise OSError(errno.ENOSPC, "full", str(path))
     str(e.value).encode()
 
@@ -403,4 +404,4 @@ def test_a_cpu_is_taken_for_what_it_is_allowed_to_be(allowed, expected, monkeypa
     monkeypatch.delenv("ONEDNN_MAX_CPU_ISA", raising=False)
     if allowed:
         monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", allowed)
-    assert workspace.has_amx() is expected
+    assert machine.has_amx() is expected

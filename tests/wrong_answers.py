@@ -7,11 +7,15 @@ from torchvision.models import get_model
 from torchvision.transforms.functional import rotate
 
 from coursekit import finetune
-from coursekit.ablate import changes
-from coursekit.data import cifar10, interval, near_duplicates, parts_of, pets, squares
+from coursekit.runs import config_diff
+from coursekit.data import near_duplicates, split_names
+from coursekit.datasets import cifar10, pets
+from coursekit.splits import squares
+from coursekit.stats import wilson_interval
 from coursekit.fetch import catalogue
+from coursekit.finetune import folds
 from coursekit.functions import mlp
-from coursekit.training import affine, colour, flip
+from coursekit.augment import color_jitter, random_affine, random_hflip
 from coursekit.workspace import setup, show_table
 
 
@@ -23,7 +27,7 @@ def reached(lesson, ws): # {name: value}
 def own_01(ws):
     "The small images, their near-duplicates, and the catalogue."
     cifar = cifar10(ws)
-    return {"table": catalogue(), "parts_of": parts_of, "cifar": cifar, "pairs": near_duplicates(cifar)}
+    return {"table": catalogue(), "parts_of": split_names, "cifar": cifar, "pairs": near_duplicates(cifar)}
 
 
 def own_03(ws):
@@ -31,37 +35,37 @@ def own_03(ws):
     torch.manual_seed(0)
     model = get_model("shufflenet_v2_x0_5", weights=None, num_classes=5).eval()
     pre, splits = finetune.Pretrained("small", model, [0.5] * 3, [0.25] * 3, 32, list("abcde"), float("nan")), squares(pets(ws, size=32))
-    return {**vars(finetune), "get_model": get_model, "flip": flip, "affine": affine, "colour": colour, "pre": pre, "splits": splits, "n_epochs": 1,
-            "chosen": {}, "parts_of_runs": lambda s: finetune.folds(s, 2), "parts": finetune.folds(splits, 2)}
+    return {**vars(finetune), "get_model": get_model, "flip": random_hflip, "affine": random_affine, "colour": color_jitter, "pre": pre, "splits": splits, "n_epochs": 1,
+            "chosen": {}, "parts_of_runs": lambda s: folds(s, 2), "parts": folds(splits, 2)}
 
 
 def own_04(ws):
     "The configurations that the exercises vary; nothing is trained."
     final = {"dropout": [0.2, 0.3, 0.4, 0.5], "norm": "batch", "augment": ["flip", "shift"]}
     strided = {**final, "order": "norm act pool drop", "head": "average", "pool": "strided"}
-    return {"changes": changes, "final": final, "strided": strided, "small": {}, "explore": lambda configurations, title: None}
+    return {"changes": config_diff, "final": final, "strided": strided, "small": {}, "explore": lambda configurations, title: None}
 
 
-OWN = {"00_start": lambda ws: {}, "01_data": own_01, "02_baseline": lambda ws: {"interval": interval}, "03_finetune": own_03, "04_ablate": own_04,
+OWN = {"00_start": lambda ws: {}, "01_data": own_01, "02_baseline": lambda ws: {"interval": wilson_interval}, "03_finetune": own_03, "04_ablate": own_04,
        "05_text": lambda ws: {"n_hidden": 8}, "06_functions": lambda ws: {"mlp": mlp}}
 
 
 def pairs_instead_of_images(pairs, splits):
     "Counts a test image once for each of its pairs."
-    part = parts_of(splits)
+    part = split_names(splits)
     return sum((part[i] == "test") != (part[j] == "test") for i, j in zip(pairs["first"], pairs["second"]))
 
 
 def one_side(side, other):
     "Test images on one side of the pairs only."
-    return lambda pairs, splits: len({i for i, j in zip(pairs[side], pairs[other]) if parts_of(splits)[i] == "test" != parts_of(splits)[j]})
+    return lambda pairs, splits: len({i for i, j in zip(pairs[side], pairs[other]) if split_names(splits)[i] == "test" != split_names(splits)[j]})
 
 
 def accuracy_whatever_the_name(name):
     "What 03's first network reaches."
     here = own_03(setup("tiny"))
     parts = here["parts_of_runs"](finetune.cached_features(here["pre"], here["splits"], setup("tiny")))
-    return np.mean([finetune.train_head(part, setup("tiny"), 1, seed=k).epochs[-1]["accuracy"] for k, part in enumerate(parts)])
+    return np.mean([finetune.linear_probe(part, setup("tiny"), 1, seed=k).epochs[-1]["accuracy"] for k, part in enumerate(parts)])
 
 
 def all_alike(xb, yb):
@@ -73,13 +77,13 @@ WRONG = {
     "00_start": {"n_epochs": (lambda ws: 15, lambda ws: ws.pick(tiny=1, quick=100, full=15))},
     "01_data": {
         "n_test": (lambda accuracy, half_width: accuracy * (1 - accuracy) / half_width**2, lambda accuracy, half_width: 1.96**2 * accuracy / half_width**2),
-        "leaked": (pairs_instead_of_images, lambda pairs, splits: len({i for i in pairs["first"] if parts_of(splits)[i] == "test"}),
+        "leaked": (pairs_instead_of_images, lambda pairs, splits: len({i for i in pairs["first"] if split_names(splits)[i] == "test"}),
                    one_side("first", "second"), one_side("second", "first")),
         "for_a_product": (lambda table: table.index[table.task.str.contains("image classification") & (table.commercial != "no") & (table.size_gb <= 1)].tolist(),
                           lambda table: table.index[(table.task == "image classification") & (table.commercial == "yes") & (table.size_gb <= 1)].tolist()),
     },
     "02_baseline": {
-        "overlap": (lambda a, b, n: abs(a - b) < 0.06 * n, lambda a, b, n: interval(a, n)[0] <= interval(b, n)[1]),
+        "overlap": (lambda a, b, n: abs(a - b) < 0.06 * n, lambda a, b, n: wilson_interval(a, n)[0] <= wilson_interval(b, n)[1]),
         "convolution": (lambda n_in, n_out, side: (n_out * 9 * n_in, side * side * n_out * 9 * n_in),
                         lambda n_in, n_out, side: (n_out * (9 * n_in + 1), side * side * n_out * n_in)),
     },
@@ -87,8 +91,8 @@ WRONG = {
         "head_accuracy": (lambda name: 0.5, lambda name: -1., accuracy_whatever_the_name),
         "batch_norm_alone": (lambda: {"n_stages": 1, "batch_norm": (False, True)}, lambda: {"n_stages": 6, "batch_norm": (True, True)},
                              lambda: {"n_stages": 1, "batch_norm": (True, True), "lr": 0.1}),
-        "stronger": (lambda: [affine(15, 0.2, 15)], lambda: [flip, colour(0.3)], lambda: [all_alike],
-                     lambda: [affine(15, 0.2, 15), colour(0.3), lambda xb, yb: (xb, yb.flip(0))]),
+        "stronger": (lambda: [random_affine(15, 0.2, 15)], lambda: [random_hflip, color_jitter(0.3)], lambda: [all_alike],
+                     lambda: [random_affine(15, 0.2, 15), color_jitter(0.3), lambda xb, yb: (xb, yb.flip(0))]),
         "smallest_side": (lambda k: 32 * k, lambda k: 32 * (k - 1)),
         "moved": (lambda before, after, head: sorted(k for k in before if k.endswith(("weight", "bias")) and not k.startswith(head) and not torch.equal(before[k], after[k])),
                   lambda before, after, head: sorted(k for k in before if not k.startswith(head) and not torch.equal(before[k], after[k]))),

@@ -1,4 +1,4 @@
-"Write the version and repository of settings.ini into the badges and install cells of the notebooks and the README."
+"Write version and repository of settings.ini into badges, install cells and CITATION.cff; run by `make stamp`."
 import re
 from configparser import ConfigParser
 from pathlib import Path
@@ -7,15 +7,18 @@ root = Path(__file__).resolve().parents[1]
 
 
 def stamped(text, repo, version):
-    "`text` with the repository and tag of each badge and install address replaced."
-    text = re.sub(r"(colab\.research\.google\.com/github)/[^/]+/[^/]+/blob/v[^/]+/", rf"\1/{repo}/blob/v{version}/", text)
+    "`text` with the repository and tag of each badge, install address and citation replaced."
+    text = re.sub(r"(?m)^version: .*$", f"version: {version}", text)
+    text = re.sub(r"(?m)^repository-code: .*$", f"repository-code: https://github.com/{repo}", text)
+    text = re.sub(r"(colab\.research\.google\.com/github)/[^/]+/[^/]+/blob/v[^/]+/",
+                  rf"\1/{repo}/blob/v{version}/", text)
     return re.sub(r"github\.com/[^/\s]+/[^/\s]+/archive/refs/tags/v[0-9a-z.]+\.tar\.gz",
                   f"github.com/{repo}/archive/refs/tags/v{version}.tar.gz", text)
 
 
 def files():
-    "The files that carry a badge or an install address."
-    return [root / "README.md", *sorted((root / "nbs").rglob("*.ipynb"))]
+    "The files that carry a badge, an install address or a citation."
+    return [root / "README.md", root / "CITATION.cff", *sorted((root / "nbs").rglob("*.ipynb"))]
 
 
 def facts():

@@ -14,7 +14,7 @@ from functools import partial, wraps
 import numpy as np
 import pytest
 import torch
-from fastai.callback.schedule import lr_find  # noqa: F401: adds Learner.lr_find
+from fastai.callback.schedule import lr_find  # noqa: F401 - adds Learner.lr_find
 from fastai.callback.mixup import MixUp
 from fastai.metrics import F1Score
 from fastai.callback.fp16 import MixedPrecision, NonNativeMixedPrecision
@@ -28,11 +28,17 @@ from PIL import Image
 from torch import nn
 from torchvision.transforms import v2
 
-from coursekit import training
+from coursekit import checkpoints, precision as precision_module, resume
 from coursekit.ledger import ledger, results
 from coursekit.splits import Splits
-from coursekit.training import Batches, cutout, flip, grid, learner, mixup, optimiser, read_checkpoint, record, shift
-from coursekit.workspace import CourseError, setup
+from coursekit.augment import cutout, mixup, random_hflip, random_translate
+from coursekit.checkpoints import read_checkpoint
+from coursekit.learner import learner, optimizer
+from coursekit.loaders import ArrayLoader
+from coursekit.report import record
+from coursekit.runs import run_grid
+from coursekit.files import CourseError
+from coursekit.workspace import setup
 
 
 def made(n=240, n_classes=3):
@@ -66,7 +72,7 @@ def quiet(learn, *args, **kwargs):
 
 def test_a_batch_depends_on_seed_epoch_and_number_alone():
     s = made()
-    a, b = (Batches(s.images, s.labels, s.classes, bs=32, augment=[flip, shift(2), cutout(4), mixup(3)], shuffle=True, seed=1) for _ in range(2))
+    a, b = (ArrayLoader(s.images, s.labels, s.classes, bs=32, augment=[random_hflip, random_translate(2), cutout(4), mixup(3)], shuffle=True, seed=1) for _ in range(2))
     a.epoch = b.epoch = 3
     list(a), torch.rand(5)
     for (x, y), (_, (x2, y2)) in zip(list(a)[4:], b.batches(4)):
@@ -78,7 +84,7 @@ def test_a_batch_depends_on_seed_epoch_and_number_alone():
 
 def test_every_image_comes_once_an_epoch_and_epochs_differ():
     s = made()
-    dl = Batches(np.arange(240, dtype=np.uint8)[:, None, None, None] * np.ones((1, 2, 2, 3), np.uint8), s.labels, s.classes, bs=50, shuffle=True)
+    dl = ArrayLoader(np.arange(240, dtype=np.uint8)[:, None, None, None] * np.ones((1, 2, 2, 3), np.uint8), s.labels, s.classes, bs=50, shuffle=True)
     seen = [torch.cat([x[:, 0, 0, 0] for x, _ in dl]).mul(255).round().int().tolist()]
     dl.epoch = 1
     seen.append(torch.cat([x[:, 0, 0, 0] for x, _ in dl]).mul(255).round().int().tolist())
@@ -87,7 +93,7 @@ def test_every_image_comes_once_an_epoch_and_epochs_differ():
 
 def test_shift_moves_and_reflects():
     x = torch.arange(25.).view(1, 1, 5, 5).repeat(200, 3, 1, 1)
-    out, _ = shift(2)(x, None)
+    out, _ = random_translate(2)(x, None)
     padded = torch.nn.functional.pad(x[:1], (2, 2, 2, 2), mode="reflect")
     crops = [padded[0, :, i:i + 5, j:j + 5] for i in range(5) for j in range(5)]
     found = [next((k for k, c in enumerate(crops) if torch.equal(c, o)), None) for o in out]
@@ -99,7 +105,7 @@ def test_cutout_blanks_a_square_and_flip_mirrors():
     blank = (cutout(6)(x, None)[0][:, 0] == 0).sum((1, 2))
     assert blank.max() == 36 and blank.min() >= 9
     x = torch.arange(16.).view(1, 1, 1, 16).repeat(400, 3, 2, 1)
-    turned = (flip(x, None)[0][:, 0, 0, 0] == 15).float().mean()
+    turned = (random_hflip(x, None)[0][:, 0, 0, 0] == 15).float().mean()
     assert 0.4 < turned < 0.6
 
 
@@ -112,7 +118,7 @@ def test_mixup_keeps_the_sum_of_the_labels():
 
 def test_predictions_and_interpretation(place):
     s = made()
-    learn = quiet(learner(s, net(), place, bs=32, augment=[flip]), 4, 0.03)
+    learn = quiet(learner(s, net(), place, bs=32, augment=[random_hflip]), 4, 0.03)
     with learn.no_bar():
         preds, targets = learn.get_preds()
         assert torch.equal(targets, torch.as_tensor(s.labels[s.valid])) and torch.allclose(preds.sum(1), torch.ones(len(preds)), atol=1e-5)
@@ -187,7 +193,7 @@ def test_a_precision_that_this_machine_cannot_do_is_said_and_full_precision_used
     model = nn.Sequential(nn.Flatten(), NoHalf(where))
     learn = learner(made(), model, place, bs=32, **({"precision": precision} if asked == "as an argument" else {}))
     if asked != "as an argument":
-        monkeypatch.setattr(training, "best_precision", lambda device: precision)
+        monkeypatch.setattr(precision_module, "best_precision", lambda device: precision)
         learn = getattr(learn, f"to_{precision}")()
     said = capsys.readouterr().out
     assert f"can't train this model in {precision} (" in said and said.endswith("it trains in fp32.\n") and learn.precision == "fp32"
@@ -199,7 +205,7 @@ def test_a_precision_that_this_machine_cannot_do_is_said_and_full_precision_used
 @pytest.mark.parametrize("has", ["fp32", "bf16", "fp16"])
 @pytest.mark.parametrize("ask", ["fp16", "bf16", "fp32"])
 def test_fastais_names_for_a_precision(ask, has, place, capsys, monkeypatch):
-    monkeypatch.setattr(training, "best_precision", lambda device: has)
+    monkeypatch.setattr(precision_module, "best_precision", lambda device: has)
     s, taken = made(), ask if ask in (has, "fp32") else has
     learn = learner(s, net(), place, bs=32)
     capsys.readouterr()
@@ -208,7 +214,7 @@ def test_fastais_names_for_a_precision(ask, has, place, capsys, monkeypatch):
     quiet(learn, 1, 0.01)
     assert len(learn.epochs) == 1
     again = learner(s, net(), place, bs=32, **({"precision": ask} if taken == ask else {}))
-    assert quiet(again, 1, 0.01).place.kept == learn.place.kept, "the same fit under either name"
+    assert quiet(again, 1, 0.01).checkpoints.kept == learn.checkpoints.kept, "the same fit under either name"
 
 
 @pytest.mark.parametrize("when", ["before a fit", "after a fit", "after another fit"])
@@ -327,7 +333,7 @@ def test_what_is_no_picture_is_a_sentence(items, says, trained):
 
 @pytest.mark.parametrize("loss", [nn.CrossEntropyLoss(label_smoothing=0.1), torch.nn.functional.cross_entropy, partial(torch.nn.functional.cross_entropy, label_smoothing=0.2), None])
 def test_predictions_are_probabilities_whatever_the_loss(loss, place):
-    learn = quiet(learner(made(), net(), place, bs=32, loss_func=loss, augment=[flip]), 1, 0.01)
+    learn = quiet(learner(made(), net(), place, bs=32, loss_func=loss, augment=[random_hflip]), 1, 0.01)
     with learn.no_bar():
         for preds in learn.get_preds()[0], learn.tta(n=2)[0], learn.predict(bright(1)[0])[2][None], learn.get_preds(dl=learn.dls.test_dl(bright(3)))[0]:
             assert (preds >= 0).all() and torch.allclose(preds.sum(1), torch.ones(len(preds)), atol=1e-5)
@@ -347,10 +353,10 @@ def test_features_of_new_pictures_are_taken_and_pictures_are_not(place):
 
 def test_views_are_averaged_and_labels_that_change_are_refused(place):
     s = made()
-    learn = quiet(learner(s, net(), place, bs=32, augment=[flip, shift(2)]), 3, 0.02)
+    learn = quiet(learner(s, net(), place, bs=32, augment=[random_hflip, random_translate(2)]), 3, 0.02)
     with learn.no_bar():
         own, targets = learn.get_preds()
-        views = torch.stack([learn.get_preds(dl=learn.dls.valid.augmented([flip, shift(2)], k))[0] for k in range(3)])
+        views = torch.stack([learn.get_preds(dl=learn.dls.valid.augmented([random_hflip, random_translate(2)], k))[0] for k in range(3)])
         assert not torch.equal(views[0], own)
         for settings, expected in ({}, torch.lerp(views.mean(0), own, 0.25)), ({"use_max": True}, torch.maximum(own, views.amax(0))), ({"beta": 0.5}, (views.mean(0) + own) / 2):
             preds, t = learn.tta(n=3, **settings)
@@ -371,9 +377,9 @@ def test_what_fastai_has_and_this_has_not_says_what_to_use(ask, says, place):
 def test_a_record_says_what_the_learner_was_trained_on(place):
     s = made()
     learn = quiet(learner(replace(s, train=s.train[:60]), net(), place, bs=32), 1, 0.01)
-    record(learn, s, "half", "one epoch")
+    record(learn, "half")
     assert ledger(place).data[0]["train"] == 60
-    record(quiet(learner(replace(s, train=s.train[:30]), net(), place, bs=32), 1, 0.01), s, "half", "one epoch")
+    record(quiet(learner(replace(s, train=s.train[:30]), net(), place, bs=32), 1, 0.01), "half")
     assert sorted(d["train"] for d in ledger(place).data) == [30, 60], "a learning curve keeps its points"
     for other in replace(s, fingerprint="other"), replace(made(60), name="another", fingerprint="60"):
         with pytest.raises(CourseError, match=f"trained on made .made. and the record shall say .*{other.fingerprint}"):
@@ -383,13 +389,13 @@ def test_a_record_says_what_the_learner_was_trained_on(place):
 
 def test_a_run_that_failed_once_on_a_part_leaves_no_failure_behind(place):
     s, k = made(), [0]
-    def train(seed):
+    def train(data, ws, seed):
         k[0] += 1
         if k[0] == 1:
             raise RuntimeError("out of luck")
-        return quiet(learner(replace(s, train=s.train[:60]), net(), place, bs=32, seed=seed), 1, 0.01)
+        return quiet(learner(replace(data, train=data.train[:60]), net(), ws, bs=32, seed=seed), 1, 0.01)
     for n_failed in 1, 0:
-        grid(train, {"part": {}}, [0], s, "one epoch", place)
+        run_grid(train, {"part": {}}, [0], s, place)
         df = ledger(place)
         assert len(df) == 1 and ("failed" in df and df.failed.notna().sum()) == n_failed
 
@@ -427,9 +433,10 @@ import os, sys
 sys.path.insert(0, %r)
 import torch
 torch.set_num_threads(1)
-from test_training import cut_off, made, net, quiet
+from test_learner import cut_off, made, net, quiet
 from coursekit import ledger
-from coursekit.training import learner, optimiser
+from coursekit.learner import learner
+from coursekit.training import optimiser
 from coursekit.workspace import setup
 ledger._version = str  # what it reads may be closed to the user
 user, umask, root, cache, home = sys.argv[1:]
@@ -446,6 +453,7 @@ else:
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("owner, second", [(0, 4002), (4001, 4001)])
 def test_several_users_of_one_cache_train_side_by_side(owner, second, users):
     as_user, cache = users
@@ -473,7 +481,7 @@ def test_bad_input_is_a_sentence(make, says, place):
 
 
 def test_a_loss_that_is_no_number_stops_the_fit(place):
-    learn = learner(made(), net(), place, bs=32, opt=optimiser("SGD"))
+    learn = learner(made(), net(), place, bs=32, opt=optimizer("SGD"))
     with pytest.raises(CourseError, match="loss is (nan|inf).* in epoch 0, batch [0-9]+: the usual causes are a learning rate"):
         with learn.no_bar(), learn.no_logging():
             learn.fit(2, 1e30)
@@ -499,7 +507,7 @@ def test_a_finished_fit_is_loaded_and_fresh_trains_anew(place, capsys):
     assert "was finished before" not in capsys.readouterr().out
 
 
-CHANGES = {"lr": dict(lr_max=0.02), "epochs": dict(n_epoch=3), "seed": dict(seed=7), "optimizer": dict(opt=optimiser("AdamW")), "augmentation": dict(augment=[shift(2)]),
+CHANGES = {"lr": dict(lr_max=0.02), "epochs": dict(n_epoch=3), "seed": dict(seed=7), "optimizer": dict(opt=optimizer("AdamW")), "augmentation": dict(augment=[random_translate(2)]),
            "batch size": dict(bs=16), "precision": dict(precision="bf16"), "weight decay": dict(wd=0.1), "metrics": dict(metrics=[])}
 
 
@@ -509,7 +517,7 @@ def test_another_setting_is_another_fit(change, place, capsys):
     def run(lr_max=0.01, n_epoch=2, **kwargs):
         return quiet(learner(s, net(), place, **{"bs": 32, **kwargs}), n_epoch, lr_max)
     a, b = run(), run(**CHANGES[change])
-    assert a.place.kept != b.place.kept and "finished before" not in capsys.readouterr().out
+    assert a.checkpoints.kept != b.checkpoints.kept and "finished before" not in capsys.readouterr().out
 
 
 class Two(nn.Module):
@@ -535,7 +543,7 @@ def test_a_changed_model_is_a_new_fit_under_a_last_layer_of_zeros_too(change, pl
         if changed:
             change(model)
         fits.append(quiet(learner(s, model, place, bs=32), 1, 0.01))
-    assert fits[0].place.kept != fits[1].place.kept and "finished before" not in capsys.readouterr().out
+    assert fits[0].checkpoints.kept != fits[1].checkpoints.kept and "finished before" not in capsys.readouterr().out
 
 
 class Shifted(nn.Module):
@@ -565,16 +573,16 @@ def test_a_callback_that_counts_goes_on_at_an_epochs_beginning(place):
                 self.total += self.loss.item()
         def after_train(self):
             totals.append(self.total)
-    s, opt, totals = made(), optimiser("SGD"), []
+    s, opt, totals = made(), optimizer("SGD"), []
     whole = quiet(learner(s, net(), place, bs=32, opt=opt, cbs=Sums()), 3, 0.05)
     expected, totals = list(totals), []
-    whole.place.forget()
+    whole.checkpoints.forget()
     cut_off(learner(s, net(), place, bs=32, opt=opt, cbs=Sums()), 5, 3, 0.05)  # the fifth is written at the end of an epoch
     quiet(learner(s, net(), place, bs=32, opt=opt, cbs=Sums()), 3, 0.05)
     assert totals == expected
 
 
-def test_time_stands_still_after_the_fit_and_circumstances_are_those_of_the_training(place, monkeypatch):
+def test_time_stands_still_after_the_fit_and_its_environment_is_those_of_the_training(place, monkeypatch):
     s = made()
     learn = quiet(learner(s, net(), place, bs=32), 1, 0.01)
     before = learn.seconds
@@ -582,23 +590,23 @@ def test_time_stands_still_after_the_fit_and_circumstances_are_those_of_the_trai
     assert learn.seconds == before
     monkeypatch.setattr("coursekit.ledger.cpu_name", lambda: "another CPU")
     again = quiet(learner(s, net(), place, bs=32), 1, 0.01)
-    record(again, s, "small", "one epoch", metric=np.float32(0.5))
+    record(again, "small", metric=np.float32(0.5))
     assert "another CPU" not in ledger(place).hardware[0] and ledger(place).metric[0] == 0.5 and again.seconds == pytest.approx(before)
     with pytest.raises(CourseError, match="has not finished a fit"):
-        record(learner(s, net(), place), s, "none", "none")
+        record(learner(s, net(), place), "none")
 
 
-def test_colour_statistics_are_exact():
+def test_channel_stats_are_exact():
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (300, 100, 100, 3), np.uint8)
-    mean, std = training.colour_statistics(replace(made(), images=images, train=np.arange(300)))
+    mean, std = channel_stats(replace(made(), images=images, train=np.arange(300)))
     assert np.allclose(mean, images.mean((0, 1, 2)) / 255, atol=1e-6) and np.allclose(std, images.astype(float).std((0, 1, 2)) / 255, atol=1e-6)
 
 
 def test_swapping_two_modules_is_a_new_fit_and_neither_is_lost(place, capsys):
     s = made()
     straight, swapped = (quiet(learner(s, Two(k), place, bs=32), 1, 1e-3) for k in (False, True))
-    assert straight.place.kept != swapped.place.kept and "finished before" not in capsys.readouterr().out
+    assert straight.checkpoints.kept != swapped.checkpoints.kept and "finished before" not in capsys.readouterr().out
     for k, before in (False, straight), (True, swapped):
         assert quiet(learner(s, Two(k), place, bs=32), 1, 1e-3).recorder.values == before.recorder.values
     assert capsys.readouterr().out.count("finished before") == 2
@@ -607,7 +615,7 @@ def test_swapping_two_modules_is_a_new_fit_and_neither_is_lost(place, capsys):
 def test_on_another_machine_it_says_so(place, capsys, monkeypatch):
     s = made()
     quiet(learner(s, net(), place, bs=32), 1, 0.01)
-    monkeypatch.setattr(training, "cpu_name", lambda: "another CPU")
+    monkeypatch.setattr(checkpoints, "cpu_name", lambda: "another CPU")
     quiet(learner(s, net(), place, bs=32), 1, 0.01)
     assert "resumed, not bit-identical" in capsys.readouterr().out
 
@@ -631,12 +639,12 @@ def cut_off(learn, after, *args, method="fit_one_cycle"):
 
 @pytest.mark.parametrize("harm", [lambda data: data[:len(data) // 2], lambda data: b"", lambda data: data[:1000] + b"x" + data[1001:], lambda data: b"0" * 64 + data[64:]])
 def test_a_torn_checkpoint_is_said_and_the_one_before_is_used(harm, place, capsys):
-    s, opt = made(), optimiser("SGD", momentum=0.9)
+    s, opt = made(), optimizer("SGD", momentum=0.9)
     whole = quiet(learner(s, net(), place, bs=32, opt=opt), 3, 0.05)
     subprocess.run(["rm", "-rf", str(place.runs / "fits")], check=True)
     learn = learner(s, net(), place, bs=32, opt=opt)
     cut_off(learn, 6, 3, 0.05)
-    slots = sorted(learn.place.local.glob("*.pt"), key=lambda p: p.stat().st_mtime_ns)
+    slots = sorted(learn.checkpoints.local.glob("*.pt"), key=lambda p: p.stat().st_mtime_ns)
     slots[-1].write_bytes(harm(slots[-1].read_bytes()))
     again = quiet(learner(s, net(), place, bs=32, opt=opt), 3, 0.05)
     said = capsys.readouterr().out
@@ -648,28 +656,28 @@ def test_a_checkpoint_of_another_model_is_not_used(place, capsys):
     s = made()
     learn = learner(s, net(), place, bs=32)
     cut_off(learn, 3, 2, 0.01)
-    for slot in learn.place.local.glob("*.pt"):
+    for slot in learn.checkpoints.local.glob("*.pt"):
         state = read_checkpoint(slot)
-        training.write_checkpoint(slot, state | {"model": {"other.weight": torch.zeros(2)}})
+        checkpoints.write_checkpoint(slot, state | {"model": {"other.weight": torch.zeros(2)}})
     again = quiet(learner(s, net(), place, bs=32), 2, 0.01)
     assert "another model" in capsys.readouterr().out and len(again.recorder.values) == 2
 
 
 def test_a_full_disk_is_a_warning_and_the_training_goes_on(place, monkeypatch):
     learn = learner(made(), net(), place, bs=32)
-    write = training.write_checkpoint
+    write = checkpoints.write_checkpoint
     def full(path, state):
-        if path.name in training.SLOTS:
+        if path.name in checkpoints.SLOTS:
             raise CourseError("No space is left on the disk.")
         write(path, state)
-    monkeypatch.setattr(training, "write_checkpoint", full)
+    monkeypatch.setattr(checkpoints, "write_checkpoint", full)
     with pytest.warns(UserWarning, match="checkpoint was not kept: No space is left"):
         quiet(learn, 2, 0.01)
     assert len(learn.recorder.values) == 2
 
 
 def test_the_best_model_of_a_killed_fit_is_still_the_best(place):
-    s, opt = made(), optimiser("SGD", momentum=0.9)
+    s, opt = made(), optimizer("SGD", momentum=0.9)
     best = lambda: SaveModelCallback(monitor="accuracy")
     whole = quiet(learner(s, net(), place, bs=32, opt=opt, cbs=best()), 4, 0.3)
     subprocess.run(["rm", "-rf", str(place.runs / "fits")], check=True)
@@ -680,8 +688,8 @@ def test_the_best_model_of_a_killed_fit_is_still_the_best(place):
 
 
 def test_a_new_machine_goes_on_from_the_runs_folder(place, monkeypatch, capsys):
-    monkeypatch.setattr(training, "COPY_EVERY", 0)
-    s, opt = made(), optimiser("SGD", momentum=0.9)
+    monkeypatch.setattr(checkpoints, "COPY_EVERY", 0)
+    s, opt = made(), optimizer("SGD", momentum=0.9)
     learn = learner(s, net(), place, bs=32, opt=opt)
     cut_off(learn, 5, 3, 0.05)
     subprocess.run(["rm", "-rf", str(place.local / "fits")], check=True)
@@ -694,13 +702,13 @@ def test_a_new_machine_goes_on_from_the_runs_folder(place, monkeypatch, capsys):
 @pytest.mark.parametrize("method, args", [("fit", (3, 0.05)), ("fit_flat_cos", (3, 0.05)), ("fit_sgdr", (2, 1, 0.05))])
 @pytest.mark.parametrize("after", [4, 8])
 def test_every_way_to_fit_goes_on(method, args, after, place, capsys):
-    s, opt = made(), optimiser("SGD", momentum=0.9)
+    s, opt = made(), optimizer("SGD", momentum=0.9)
     def run(learn):
         with learn.no_bar(), learn.no_logging():
             getattr(learn, method)(*args)
         return learn
     whole = run(learner(s, net(), place, bs=32, opt=opt))
-    whole.place.forget()
+    whole.checkpoints.forget()
     learn = learner(s, net(), place, bs=32, opt=opt)
     cut_off(learn, after, *args, method=method)
     again = run(learner(s, net(), place, bs=32, opt=opt))
@@ -720,7 +728,7 @@ def test_a_gpu_that_is_full_is_told_a_batch_size_that_fits(place):
 
 
 def test_a_long_fit_says_how_long(place, capsys, monkeypatch):
-    monkeypatch.setattr(training, "gpu_name", lambda: "")
+    monkeypatch.setattr(resume, "gpu_name", lambda: "")
     learn = learner(made(), net(), place, bs=8)
     wait = learn.one_batch
     monkeypatch.setattr(learn, "one_batch", lambda i, b: (time.sleep(0.02), wait(i, b)))
@@ -752,12 +760,12 @@ def interrupt(learn, after, *args):
 
 @pytest.mark.parametrize("note", ["history['last'] = float(preds.mean())", "history.setdefault('all', []).append(1)", "seen.append(len(y))"])
 def test_what_a_metric_notes_does_not_stop_an_interrupted_fit_from_going_on(note, place, capsys):
-    def metric(space={}):
+    def metric():
         exec(f"def noted(preds, y):\n    {note}\n    return (preds.argmax(1) == y).float().mean()", space := {"history": {}, "seen": []})
         return space["noted"]
     s = made()
     whole = quiet(learner(s, net(), place, bs=32, metrics=[metric()]), 3, 0.05)
-    whole.place.forget()
+    whole.checkpoints.forget()
     learn = learner(s, net(), place, bs=32, metrics=[metric()])
     interrupt(learn, 8, 3, 0.05)
     quiet(learn, 3, 0.05)
@@ -798,11 +806,11 @@ def test_what_changes_while_it_trains_is_never_gone_on_from(make, place, capsys)
     with pytest.warns(UserWarning, match="changes while it trains, and checkpoints don't have that") as said:
         whole = quiet(fit(), 3, 0.05)
     assert len([w for w in said if "changes while" in str(w.message)]) == 1
-    whole.place.forget()
+    whole.checkpoints.forget()
     learn = fit()
     with pytest.warns(UserWarning, match="changes while it trains"):
         interrupt(learn, 8, 3, 0.05)
-    assert not list(learn.place.local.glob("*.pt")), "nothing was kept that would be wrong"
+    assert not list(learn.checkpoints.local.glob("*.pt")), "nothing was kept that would be wrong"
     with pytest.warns(UserWarning, match="changes while it trains"):
         again = quiet(fit(), 3, 0.05)  # as after a kill
     assert "goes on" not in capsys.readouterr().out and again.recorder.values == whole.recorder.values
@@ -832,11 +840,11 @@ def test_a_loss_that_counts_is_said_and_never_taken_for_the_same(place, capsys):
     assert "finished before" not in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("opt", [optimiser("SGD", momentum=0.9), None])
+@pytest.mark.parametrize("opt", [optimizer("SGD", momentum=0.9), None])
 def test_an_interrupted_learner_goes_on_by_fitting_again(opt, place, capsys):
     s = made()
     whole = quiet(learner(s, net(), place, bs=32, opt=opt), 3, 0.05)
-    whole.place.forget()
+    whole.checkpoints.forget()
     learn = learner(s, net(), place, bs=32, opt=opt)
     interrupt(learn, 8, 3, 0.05)  # an epoch has four batches of training and two of validation
     quiet(learn, 3, 0.05)
@@ -860,25 +868,26 @@ import os, sys
 sys.path.insert(0, sys.argv[1])
 import torch
 torch.set_num_threads(1)
-from test_training import made, net, quiet
-from coursekit import training
-from coursekit.training import flip, learner, optimiser, shift
+from test_learner import made, net, quiet
+from coursekit import checkpoints
+from coursekit.augment import random_hflip, random_translate
+from coursekit.learner import learner, optimizer
 from coursekit.workspace import setup
 name, precision, torn = sys.argv[2], sys.argv[3], sys.argv[4] == "torn"
 ws = setup("tiny")
-opt = {"SGD": optimiser("SGD", momentum=0.9, nesterov=True), "Adam": None, "AdamW": optimiser("AdamW", weight_decay=0.1)}[name]
-learn = learner(made(), net(), ws, bs=8, opt=opt, augment=[flip, shift(2)], precision=precision)
+opt = {"SGD": optimizer("SGD", momentum=0.9, nesterov=True), "Adam": None, "AdamW": optimizer("AdamW", weight_decay=0.1)}[name]
+learn = learner(made(), net(), ws, bs=8, opt=opt, augment=[random_hflip, random_translate(2)], precision=precision)
 learn.checkpoint_seconds = 0
 if torn:  # die in the middle of the 20th checkpoint
-    write, n = training.torch.save, [0]
+    write, n = checkpoints.torch.save, [0]
     def save(state, box):
         write(state, box)
         n[0] += 1
         if n[0] == 20:
-            with open(learn.place.local / "half.part", "wb") as f:
+            with open(learn.checkpoints.local / "half.part", "wb") as f:
                 f.write(box.getvalue()[:1000])
             os.kill(os.getpid(), 9)
-    training.torch.save = save
+    checkpoints.torch.save = save
 print("begun", flush=True)
 quiet(learn, 6, 0.02)
 print("done", flush=True)
@@ -898,6 +907,7 @@ def run(folder, out, name, precision, torn=""):
 KILLS = [("SGD", "fp32", 2, ""), ("Adam", "fp32", 2, ""), ("AdamW", "fp32", 1, "torn"), ("SGD", "bf16", 2, "torn"), ("AdamW", "bf16", 1, "")]  # 8 random kills and 2 in a write
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name, precision, kills, torn", KILLS)
 def test_a_killed_run_ends_as_the_one_that_nobody_killed(name, precision, kills, torn, tmp_path):
     child = run(tmp_path / "a", tmp_path / "whole.pt", name, precision)
@@ -932,26 +942,27 @@ def test_a_killed_run_ends_as_the_one_that_nobody_killed(name, precision, kills,
 def test_a_run_is_recorded_once(place):
     s = made()
     for _ in range(2):
-        record(quiet(learner(s, net(), place, bs=32), 1, 0.01), s, "small", "one epoch", test_accuracy=0.5)
+        record(quiet(learner(s, net(), place, bs=32), 1, 0.01), "small", test_accuracy=0.5)
     row = ledger(place).iloc[0]
     assert len(ledger(place)) == 1 and row.test_accuracy == 0.5 and row.parameters == sum(p.numel() for p in net().parameters())
     assert row.flops == 2 * (16 * 16 * 8 * 27 + 32 * 3) and not row.data["stand_in"] and len(row.epochs) == 1
 
 
-def fit_one(seed, width=4, place=None):
+def fit_one(data, ws, seed, width=4):
     if width == 0:
         raise ValueError("no units")
     torch.manual_seed(seed)
     model = nn.Sequential(nn.Flatten(), nn.Linear(768, width), nn.ReLU(), nn.Linear(width, 3))
-    return quiet(learner(made(), model, place, bs=32, seed=seed), 1, 0.01)
+    return quiet(learner(data, model, ws, bs=32, seed=seed), 1, 0.01)
 
 
+@pytest.mark.slow
 def test_a_grid_in_processes(place):
 
     from joblib.externals.loky import ProcessPoolExecutor
 
     with ProcessPoolExecutor(2) as pool:
-        table = grid(partial(fit_one, place=place), {"a": {"width": 4}, "none": {"width": 0}, "b": {"width": 8}}, [0, 1], made(), "one epoch", place, executor=pool)
+        table = run_grid(fit_one, {"a": {"width": 4}, "none": {"width": 0}, "b": {"width": 8}}, [0, 1], made(), place, executor=pool)
     assert table.status.tolist() == ["finished", "failed", "finished"] * 2 and "no units" in table.why[1]
     df = ledger(place)
     good = df[df.failed.isna()]
@@ -1165,18 +1176,18 @@ def test_a_fit_goes_on_with_the_bar_on_and_keeps_its_figures_through_predictions
     assert "it goes on from there" in capsys.readouterr().out and len(learn.epochs) == 5
     before = [dict(e) for e in learn.epochs]
     learn.get_preds(), learn.validate()
-    record(learn, made(), "cut", "five epochs")
+    record(learn, "cut")
     row = ledger(place).iloc[0]
     assert learn.epochs == before and len(row.epochs) == 5
     assert row.accuracy == before[-1]["accuracy"] and row.valid_loss == before[-1]["valid_loss"]
 
 
-@pytest.mark.parametrize("kwargs, says", [({"opt": torch.optim.SGD}, "optimiser.'SGD'"), ({"opt": "SGD"}, "optimiser.'SGD'"), ({"bs": "64"}, "batch size is '64'")])
+@pytest.mark.parametrize("kwargs, says", [({"opt": torch.optim.SGD}, "optimizer.'SGD'"), ({"opt": "SGD"}, "optimizer.'SGD'"), ({"bs": "64"}, "batch size is '64'")])
 def test_a_wrong_optimizer_or_batch_size(kwargs, says, place):
     with pytest.raises(CourseError, match=says):
         learner(made(), net(), place, **kwargs)
     with pytest.raises(CourseError, match="torch.optim has no 'Sgd'"):
-        optimiser("Sgd")
+        optimizer("Sgd")
 
 
 def test_a_model_for_another_size_is_said(place):
@@ -1185,11 +1196,11 @@ def test_a_model_for_another_size_is_said(place):
 
 
 def test_a_failure_never_replaces_a_finished_run_and_a_finished_run_replaces_it(place):
-    def fails(seed, **kwargs):
+    def fails(data, ws, seed, **kwargs):
         raise RuntimeError("out of luck")
-    settings = {"a": {"width": 4}}, [0], made(), "one epoch", place
-    for train, failed in (fails, 1), (partial(fit_one, place=place), 0), (fails, 0):
-        grid(train, *settings)
+    settings = {"a": {"width": 4}}, [0], made(), place
+    for train, failed in (fails, 1), (fit_one, 0), (fails, 0):
+        run_grid(train, *settings)
         df = ledger(place)
         assert len(df) == 1 and ("failed" in df and df.failed.notna().sum()) == failed
 
@@ -1206,27 +1217,28 @@ def test_a_dead_worker_is_a_failed_run_and_the_rest_is_known(place):
     from joblib.externals.loky import ProcessPoolExecutor
 
     with ProcessPoolExecutor(1) as pool:
-        table = grid(lambda seed, die: os._exit(9) if die else None, {"dies": {"die": True}}, [0], made(), "none", place, executor=pool)
+        table = run_grid(lambda data, ws, seed, die: os._exit(9) if die else None, {"dies": {"die": True}}, [0], made(), place, executor=pool)
     assert table.status.tolist() == ["failed"] and "its process ended" in table.why[0]
 
 
+@pytest.mark.slow
 def test_a_grid_on_a_cluster_survives_a_dead_worker(place):
     distributed = pytest.importorskip("distributed")
 
     with distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster, distributed.Client(cluster) as client:
-        def train(seed, width, place, mark):
+        def train(data, ws, seed, width, mark):
             import os
             import signal
             from pathlib import Path
-            import test_training
+            import test_learner
             if seed == 1 and not Path(mark).exists():  # this worker dies, once
                 Path(mark).touch()
                 os.kill(os.getpid(), signal.SIGKILL)
-            return test_training.fit_one(seed, width, place)
+            return test_learner.fit_one(data, ws, seed, width)
 
         client.run(lambda folder: __import__("sys").path.insert(0, folder), os.path.dirname(__file__))
         client.register_plugin(Paths())
-        table = grid(partial(train, place=place, mark=str(place.local / "mark")), {"a": {"width": 4}, "b": {"width": 8}}, [0, 1], made(), "one epoch", place, executor=client.get_executor())
+        table = run_grid(partial(train, mark=str(place.local / "mark")), {"a": {"width": 4}, "b": {"width": 8}}, [0, 1], made(), place, executor=client.get_executor())
     assert table.status.tolist() == ["finished"] * 4 and (place.local / "mark").exists() and len(ledger(place)) == 4
 
 
