@@ -21,8 +21,8 @@ setup(
     url=f"https://github.com/{facts['repo']}",
     python_requires=f">={facts['min_python']}",
     packages=["coursekit"],
-    package_data={"coursekit": ["catalogue.csv", "references.json", "sources.json"]},
+    package_data={"coursekit": ["catalogue.csv", "page.html.j2", "references.json", "sources.json"]},
     install_requires=facts["requirements"].split(),
     extras_require={"run": run, "cluster": cluster, "dev": run + cluster + dev, "browser": browser},
-    entry_points={"console_scripts": ["coursekit = coursekit.course:main"]},
+    entry_points={"console_scripts": ["coursekit = coursekit.cli:main"]},
 )

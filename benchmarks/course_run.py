@@ -2,7 +2,8 @@
 
     python benchmarks/course_run.py [repeats]
 
-Each run has fresh folders, so that neither finds the other's work. The two are run in turn; the ratio is the median over the repeats.
+Each run has fresh folders, so that neither finds the other's work. The two are run in turn; the ratio is the median
+over the repeats.
 """
 import os
 import statistics
@@ -12,17 +13,19 @@ import tempfile
 import time
 from pathlib import Path
 
-from coursekit.course import lessons
-from coursekit.report import machine
+from coursekit.cli import lesson_paths
+from coursekit.report import machine_info
 
 LOOP = """
 import sys, papermill
 for path in sys.argv[2:]:
-    papermill.execute_notebook(path, f"{sys.argv[1]}/{path.split('/')[-1]}", {"scale": "tiny"}, progress_bar=False, cwd="nbs")
+    papermill.execute_notebook(path, f"{sys.argv[1]}/{path.split('/')[-1]}", {"scale": "tiny"}, progress_bar=False,
+                               cwd="nbs")
 """
-PATHS = [str(p) for p in lessons()]
+PATHS = [str(p) for p in lesson_paths()]
 WAYS = {"papermill, one after the other": lambda out: [sys.executable, "-c", LOOP, out, *PATHS],
-        "coursekit run": lambda out: [str(Path(sys.executable).with_name("coursekit")), "run", *PATHS, "--scale", "tiny", "--out", out]}
+        "coursekit run": lambda out: [str(Path(sys.executable).with_name("coursekit")), "run", *PATHS, "--scale",
+                                      "tiny", "--out", out]}
 
 
 def seconds(way):
@@ -32,14 +35,16 @@ def seconds(way):
         env |= {"COURSEKIT_RUNS": f"{folder}/runs", "COURSEKIT_CACHE": f"{folder}/cache"}
         os.mkdir(f"{folder}/out")
         start = time.perf_counter()
-        subprocess.run(WAYS[way](f"{folder}/out"), env=env, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        subprocess.run(WAYS[way](f"{folder}/out"), env=env, check=True, stdout=subprocess.DEVNULL,
+                       stderr=subprocess.DEVNULL)
         return time.perf_counter() - start
 
 
 if __name__ == "__main__":
     repeats = int(sys.argv[1]) if len(sys.argv) > 1 else 3
-    here = machine()
-    print(f"{len(PATHS)} lessons at tiny scale; {here['CPU']}, GPU {here['GPU']}, torch {here['torch']}; {repeats} repeats in turn")
+    here = machine_info()
+    print(f"{len(PATHS)} lessons at tiny scale; {here['CPU']}, GPU {here['GPU']}, torch {here['torch']}; "
+          f"{repeats} repeats in turn")
     took = {way: [] for way in WAYS}
     for _ in range(repeats):
         for way in WAYS:

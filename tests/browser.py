@@ -17,7 +17,7 @@ import pytest
 from conftest import ROOT, command
 from playwright.sync_api import expect, sync_playwright
 
-from coursekit.report import read_notebook
+from coursekit.notebook import read_notebook
 from coursekit.fetch import catalogue
 
 PICTURES = ROOT / "build" / "browser"

@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 
 from coursekit import workspace
+from coursekit.report import machine_info
 
 ROOT = Path(__file__).resolve().parents[1]
 slow = partial(pytest.param, marks=pytest.mark.slow)  # a case that make test leaves out
@@ -127,6 +128,12 @@ def command(*args, env=None, **kwargs):
 def report(out):
     "{name: what report.json says of a notebook}."
     return {n["name"]: n for n in json.loads((out / "report.json").read_text())["notebooks"]}
+
+
+def report_of(*records):
+    "A report of these records of notebooks."
+    return {"started": "2026-01-31T09:00:00", "seconds": 1, "jobs": 1, "parameters": {}, "machine": machine_info(),
+            "passed": 0, "looks": [], "notebooks": list(records)}
 
 
 def runs_of(values, name="a"):

@@ -21,7 +21,7 @@ from coursekit.baseline import vgg
 from coursekit.images import spaced
 from coursekit.ledger import ledger, load_runs, count_test_evals, references
 from coursekit.plots import plot_comparison
-from coursekit.report import read_notebook
+from coursekit.notebook import read_notebook
 from coursekit.runs import ablate, evaluate_test_once, count_params_flops, summarize
 from coursekit.augment import affine_warp, color_jitter, random_affine, random_hflip
 from coursekit.learner import learner, optimizer

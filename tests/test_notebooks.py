@@ -1,4 +1,4 @@
-"The notebooks as they are committed: they run, they are clean, they export to the package, and their exercises can fail."
+"The notebooks as they are committed: they run, are clean, export to the package, and their exercises can fail."
 import re
 import shutil
 import subprocess
@@ -10,9 +10,8 @@ from conftest import ROOT, command
 from nbformat import NotebookNode
 from wrong_answers import WRONG, reached
 
-from coursekit.course import defaults
-from coursekit.release import exercises, release
-from coursekit.report import read_notebook
+from coursekit.notebook import parameter_defaults, read_notebook
+from coursekit.release import find_exercises, write_release
 
 NOTEBOOKS = sorted((ROOT / "nbs").rglob("[0-9][0-9]_*.ipynb"))
 LESSONS = [p for p in NOTEBOOKS if p.parent.name == "nbs"]
@@ -36,21 +35,26 @@ def test_clean_and_export_leave_no_difference(tmp_path):
     for path in [*NOTEBOOKS, *(ROOT / "coursekit").glob("*.py"), ROOT / "pyproject.toml"]:
         copy = tmp_path / path.relative_to(ROOT)
         assert copy.read_text() == path.read_text(), f"{path.name}: run make export"
-    assert {p.name for p in (tmp_path / "coursekit").glob("*.py")} == {p.name for p in (ROOT / "coursekit").glob("*.py")}
+    modules = lambda root: {p.name for p in (root / "coursekit").glob("*.py")}
+    assert modules(tmp_path) == modules(ROOT)
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=names)
 def test_a_committed_notebook(path):
     nb = read_notebook(path)
-    assert defaults(nb)["scale"] == "quick" and None not in defaults(nb).values(), "the parameters are plain literals"
+    assert parameter_defaults(nb)["scale"] == "quick"
+    assert None not in parameter_defaults(nb).values(), "the parameters are plain literals"
     code = [c for c in nb.cells if c.cell_type == "code"]
     assert any(c.outputs for c in code), "no output is committed: make refresh"
     assert not [o for c in code for o in c.outputs if o.output_type == "error"]
-    assert not [c.source for c in code if re.search(r"^(show_table|plt.show)\(", c.source, re.M) and not c.outputs], "a cell was edited and not run: make refresh"
-    assert "widgets" not in nb.metadata and not [c for c in code if "injected-parameters" in c.metadata.get("tags", [])]
+    shows = [c for c in code if re.search(r"^(show_table|plt.show)\(", c.source, re.M)]
+    assert not [c.source for c in shows if not c.outputs], "a cell was edited and not run: make refresh"
+    assert "widgets" not in nb.metadata
+    assert not [c for c in code if "injected-parameters" in c.metadata.get("tags", [])]
     assert not [o for c in code for o in c.outputs if "application/vnd.jupyter.widget-view+json" in o.get("data", {})]
     assert path.stat().st_size < 1.5e6
-    assert not re.search(r"/(root|work|tmp|home)/", str([c.outputs for c in code])), "a path of somebody's machine is in the notebook"
+    outputs = str([c.outputs for c in code])
+    assert not re.search(r"/(root|work|tmp|home)/", outputs), "a path of somebody's machine is in the notebook"
 
 
 @pytest.mark.parametrize("path", LESSONS, ids=names)
@@ -65,13 +69,13 @@ def test_a_committed_lesson_is_on_real_data(path):
 def students(tmp_path_factory):
     "The lessons as students get them."
     out = tmp_path_factory.mktemp("release") / "lessons"
-    release(LESSONS, out, "me/my-course")
+    write_release(LESSONS, out, "me/my-course")
     return out
 
 
 def each_exercise(path, students, ws):
-    "(what it finds, exercise and check as a student gets them, solution, wrong answers) of each exercise of a lesson."
-    given, solved = (exercises(read_notebook(p), path.stem) for p in (students / path.name, path))
+    "(what it finds, exercise and check as a student gets them, solution, wrong answers) of each exercise."
+    given, solved = (find_exercises(read_notebook(p), path.stem) for p in (students / path.name, path))
     assert [list(e) for e in given] == [["exercise", "check"]] * len(solved)
     assert [name_of(e["exercise"]) for e in given] == list(WRONG[path.stem]), "an exercise without wrong answers"
     space = reached(path.stem, ws)
