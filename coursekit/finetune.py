@@ -14,9 +14,9 @@ from torch import nn
 from torchvision.ops import StochasticDepth
 
 from .features import cached_features
-from .images import decode
+from .images import decode, middle_square
 from .pretrained import Pretrained, backbone, check_side, layer_groups, map_sizes, pretrained, splitter, with_head
-from .splits import folds, fraction, middle_square, one_size
+from .splits import folds, fraction, one_size
 from .stats import compare_runs
 from .learner import CourseLearner, learner, optimizer
 from .loaders import ArrayLoader

@@ -17,8 +17,8 @@ from torch import nn
 
 from coursekit.corpora import split_text
 from coursekit.notebook import read_notebook
-from coursekit.runs import count_flops, record, run_grid
-from coursekit.ledger import ledger, references, results
+from coursekit.runs import count_flops, run_grid
+from coursekit.ledger import ledger, load_runs, references, results
 from coursekit.sampler import sampler_widget
 from coursekit.evaluate import char_losses, evaluate_text, windows
 from coursekit.learner import text_learner
