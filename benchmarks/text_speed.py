@@ -23,8 +23,8 @@ from torch import nn
 from coursekit.corpora import python_source
 from coursekit.learner import text_learner
 from coursekit.loaders import LMLoader
-from coursekit.text import CharModel, generate
 from coursekit.machine import cpu_name, gpu_name
+from coursekit.text import CharModel, generate
 from coursekit.workspace import setup
 
 BS, SEQ, N_HIDDEN, N_LAYERS = 32, 64, 128, 2

@@ -25,9 +25,9 @@ import torch.nn.functional as F
 from torchvision import transforms
 from torchvision.datasets import ImageFolder
 
+from coursekit.augment import random_hflip, random_translate
 from coursekit.baseline import vgg
 from coursekit.datasets import cifar10
-from coursekit.augment import random_hflip, random_translate
 from coursekit.learner import learner, optimizer
 from coursekit.machine import cpu_name, gpu_name, n_cores
 from coursekit.workspace import find_folder, setup
@@ -92,7 +92,15 @@ def tutorial(root, device):
 
 def fastai(root, device):
     "Seconds of one epoch with fastai's ImageDataLoaders."
-    from fastai.vision.all import CropPad, CrossEntropyLossFlat, ImageDataLoaders, Learner, OptimWrapper, RandomCrop, partial
+    from fastai.vision.all import (
+        CropPad,
+        CrossEntropyLossFlat,
+        ImageDataLoaders,
+        Learner,
+        OptimWrapper,
+        RandomCrop,
+        partial,
+    )
     from fastai.vision.augment import Flip
 
     dls = ImageDataLoaders.from_folder(root, valid_pct=0.0001, item_tfms=[CropPad(40), RandomCrop(32)], batch_tfms=[Flip()], bs=BS, num_workers=2, device=device)

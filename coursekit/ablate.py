@@ -13,12 +13,12 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from .images import spaced
-from .plots import plot_curves, plot_dots, plot_networks, plot_gaps, plot_comparison
-from .runs import ablate, config_diff, evaluate_test_once, count_params_flops, summarize
 from .augment import color_jitter, cutout, mixup, random_affine, random_hflip, random_translate
-from .learner import CourseLearner, learner, optimizer
 from .files import CourseError
+from .images import evenly_spaced
+from .learner import CourseLearner, learner, optimizer
+from .plots import plot_comparison, plot_curves, plot_dots, plot_gaps, plot_networks  # noqa: F401 - for _all_
+from .runs import ablate, config_diff, count_params_flops, evaluate_test_once, summarize
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # fastai's imports warn of what newer torch and pandas will drop
@@ -189,7 +189,7 @@ class TrainAccuracy(Metric):
     @property
     def value(self):
         plain, model, training = self.learn.dls.train.new(shuffle=False), self.learn.model, self.learn.model.training
-        idx, right = torch.as_tensor(spaced(np.arange(len(plain.labels)), self.n)), 0
+        idx, right = torch.as_tensor(evenly_spaced(np.arange(len(plain.labels)), self.n)), 0
         with torch.no_grad():
             model.eval()
             for part in idx.split(250):

@@ -4,11 +4,18 @@
 __all__ = ['simple_baselines', 'vgg', 'train_baseline', 'evaluate_test', 'history', 'plot_top_losses', 'calibration_curve']
 
 # %% ../nbs/02_baseline.ipynb #970e72d1
+from typing import TYPE_CHECKING
+
 import numpy as np
 
-from .evaluate import evaluate_test, calibration_curve
+from .evaluate import calibration_curve, evaluate_test
 from .plots import history, plot_top_losses
 from .splits import one_size
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from coursekit.learner import CourseLearner
 
 _all_ = ["evaluate_test", "history", "plot_top_losses", "calibration_curve"]
 

@@ -3,21 +3,28 @@
 # %% auto #0
 __all__ = ['resolution_sheet', 'class_counts', 'imbalance_ratio', 'near_duplicates', 'split_names', 'pair_sheet',
            'patch_features', 'ridge_classifier', 'learning_curve', 'extrapolate_learning_curve', 'audit',
-           'suggest_split', 'Splits', 'shrink', 'cifar10', 'image_folder', 'image_table', 'make_split', 'pets',
-           'squares', 'contact_sheet', 'dataset_picker', 'wilson_interval', 'resolution_game', 'resolution_score']
+           'suggest_split', 'Splits', 'center_crop_resize', 'cifar10', 'cifar100', 'hippocampus', 'imagenette',
+           'omniglot', 'image_folder', 'image_table', 'make_split', 'pets', 'center_crop_all', 'contact_sheet',
+           'dataset_picker', 'wilson_interval', 'resolution_game', 'resolution_score']
 
 # %% ../nbs/01_data.ipynb #3fdfd73d
+from typing import TYPE_CHECKING
+
 import numpy as np
 
-from .files import CourseError, files_below, tidy
-from .images import decode, shrink
+from .datasets import cifar10, cifar100, hippocampus, imagenette, omniglot, pets  # noqa: F401 - for _all_
+from .files import CourseError, files_below, short_path
+from .images import center_crop_resize, decode
 from .plots import contact_sheet
-from .datasets import cifar10, pets
-from .splits import Splits, image_folder, image_table, make_split, squares
+from .splits import Splits, center_crop_all, image_folder, image_table, make_split  # noqa: F401 - for _all_
 from .stats import wilson_interval
-from .widgets import dataset_picker, resolution_game, resolution_score
+from .widgets import dataset_picker, resolution_game, resolution_score  # noqa: F401 - for _all_
 
-_all_ = ["Splits", "shrink", "cifar10", "image_folder", "image_table", "make_split", "pets", "squares",
+if TYPE_CHECKING:
+    import matplotlib.pyplot as plt
+    import pandas as pd
+
+_all_ = ["Splits", "center_crop_resize", "cifar10", "cifar100", "hippocampus", "imagenette", "omniglot", "image_folder", "image_table", "make_split", "pets", "center_crop_all",
          "contact_sheet", "dataset_picker", "wilson_interval", "resolution_game", "resolution_score"]
 
 # %% ../nbs/01_data.ipynb #bc1563db
@@ -27,7 +34,7 @@ def resolution_sheet(splits, idx, sizes=(8, 16, 32, 64, 128)) -> "plt.Figure":
 
     fig, axes = plt.subplots(len(sizes), len(idx), figsize=(len(idx), 1.05 * len(sizes) + 0.4), squeeze=False, layout="constrained")
     for row, size in zip(axes, sizes):
-        for ax, im in zip(row, shrink([splits.images[i] for i in idx], size)):
+        for ax, im in zip(row, center_crop_resize([splits.images[i] for i in idx], size)):
             ax.imshow(im.permute(1, 2, 0).numpy(), interpolation="nearest")
             ax.set(xticks=[], yticks=[])
         row[0].set_ylabel(f"{size} px")
@@ -71,7 +78,7 @@ def _alike(images, limit):
     import torch
     import torch.nn.functional as F
 
-    x = shrink(images, 16)
+    x = center_crop_resize(images, 16)
     coarse = F.avg_pool2d(x, 2).flatten(1)
     coarse = F.normalize(coarse - coarse.mean(1, keepdim=True))
     x = x[..., 3:-3, 3:-3]  # frames and borders make different pictures alike
@@ -108,7 +115,7 @@ def pair_sheet(splits, pairs, title, n=18) -> "plt.Figure":
     for ax in axes.flat:
         ax.axis("off")
     for ax, row in zip(axes.flat, pairs.itertuples()):
-        ax.imshow(np.hstack([shrink([splits.images[i]], 32)[0].permute(1, 2, 0).numpy() for i in (row.first, row.second)]))
+        ax.imshow(np.hstack([center_crop_resize([splits.images[i]], 32)[0].permute(1, 2, 0).numpy() for i in (row.first, row.second)]))
         ax.set_title(f"{part[row.first]} / {part[row.second]}, {row.similarity:.3f}", fontsize=7, pad=2)
     fig.suptitle(f"{splits.title}: {title}", fontsize=10, parse_math=False)
     plt.close(fig)
@@ -123,7 +130,7 @@ def patch_features(images,        # uint8 images of shape (h, w, 3)
     import torch
     import torch.nn.functional as F
 
-    x, g = shrink(images, 32), torch.Generator().manual_seed(seed)
+    x, g = center_crop_resize(images, 32), torch.Generator().manual_seed(seed)
     patches = F.unfold(x[torch.randperm(len(x), generator=g)[:300]], 6).permute(0, 2, 1).flatten(0, 1)
     patches = patches[torch.randperm(len(patches), generator=g)[:20_000]]
     patches = patches - patches.mean(1, keepdim=True)
@@ -205,7 +212,7 @@ def audit(root,       # the folder
     from joblib import Parallel, delayed
 
     if not Path(root).is_dir():
-        raise CourseError(f"{tidy(root)} is no folder: give the folder that holds the images.")
+        raise CourseError(f"{short_path(root)} is no folder: give the folder that holds the images.")
     files = files_below(Path(root)) if files is None else files
     rows = Parallel(n_jobs=-1, prefer="threads")(delayed(_audit_one)(os.path.join(root, f)) for f in files)
     return pd.DataFrame(rows, columns=["kind", "mode", "width", "height", "trouble"], index=pd.Index(files, name="file"))

@@ -2,7 +2,7 @@
 
 # %% auto #0
 __all__ = ['CIFAR10', 'IMAGENETTE', 'HIPPOCAMPUS', 'dataset_folder', 'cifar_files', 'cifar10', 'cifar100', 'pet_files',
-           'first_of_each', 'pets', 'imagenette', 'omniglot', 'hippocampus']
+           'subsample_per_class', 'pets', 'imagenette', 'omniglot', 'hippocampus']
 
 # %% ../nbs/kit/09_datasets.ipynb #bfb14ac8
 import hashlib
@@ -19,11 +19,18 @@ import numpy as np
 from PIL import Image
 
 from .fetch import fetch, present
-from .files import CourseError, atomic_path, tidy
+from .files import CourseError, atomic_path, short_path
 from .folders import NOTE, class_files
-from .images import cache_key, in_square, read_nifti, read_pickled, spaced
+from .images import cache_key, evenly_spaced, in_square, read_nifti, read_pickled
 from .splits import Splits, array_splits, make_splits
-from .stand_ins import draw_characters, draw_colored_digits, draw_digits, draw_hippocampi, draw_pets, draw_shapes
+from coursekit.stand_ins import (
+    draw_characters,
+    draw_colored_digits,
+    draw_digits,
+    draw_hippocampi,
+    draw_pets,
+    draw_shapes,
+)
 from .workspace import neighbours
 
 # %% ../nbs/kit/09_datasets.ipynb #13b6f497
@@ -61,7 +68,7 @@ def _made_once(folder, make):
 def _check_whole(splits, folder):
     "Warn where a real set is there, and not all of it."
     if splits.is_part and not splits.stand_in:
-        warnings.warn(f"{tidy(folder)} holds {splits.n:,} files that can be read and {splits.name} has {splits.whole:,} images: unpack it again "
+        warnings.warn(f"{short_path(folder)} holds {splits.n:,} files that can be read and {splits.name} has {splits.whole:,} images: unpack it again "
                       "before you compare with anybody's figures.", stacklevel=3)
     return splits
 
@@ -82,7 +89,7 @@ def _read_batch(path, meta):
             else [CIFAR10[label] for label in d[b"labels"]]
         return list(zip(names, folders, pixels, strict=True))
     except (OSError, EOFError, pickle.UnpicklingError, LookupError, ValueError, TypeError, AttributeError) as e:
-        raise CourseError(f"{tidy(path)} is not a whole CIFAR-{100 if meta else 10} batch ({e}): unpack the archive again.") from e
+        raise CourseError(f"{short_path(path)} is not a whole CIFAR-{100 if meta else 10} batch ({e}): unpack the archive again.") from e
 
 
 def _meta(folder) -> dict: # empty for CIFAR-10, which has its names in this kit
@@ -93,7 +100,7 @@ def _meta(folder) -> dict: # empty for CIFAR-10, which has its names in this kit
         meta = read_pickled(folder / "meta")
         return {key: [os.path.basename(name.decode()) for name in meta[key]] for key in (b"coarse_label_names", b"fine_label_names")}
     except (OSError, EOFError, pickle.UnpicklingError, LookupError, TypeError, AttributeError) as e:
-        raise CourseError(f"{tidy(folder / 'meta')} has no names of classes ({e}): unpack the archive again.") from e
+        raise CourseError(f"{short_path(folder / 'meta')} has no names of classes ({e}): unpack the archive again.") from e
 
 # %% ../nbs/kit/09_datasets.ipynb #50a24368
 def _unpack_batches(folder, out):
@@ -111,7 +118,7 @@ def _as_folders(batches, local):
     "The author's batches as a folder per class, written on first use."
     names = [name for part in _BATCHES[batches.name].values() for name in part]
     if absent := [name for name in names if not (batches / name).is_file()]:
-        raise CourseError(f"{tidy(batches)} lacks {', '.join(absent)}: unpack the archive again.")
+        raise CourseError(f"{short_path(batches)} lacks {', '.join(absent)}: unpack the archive again.")
     short = "".join(batches.name.split("-")[:2])
     places = [part / "unpacked" / f"{short}-{cache_key(batches, names, None)}" for part in neighbours(local)]
     return _made_once(next((p for p in places if os.access(p, os.R_OK)), places[0]), lambda part: _unpack_batches(batches, part))
@@ -129,7 +136,7 @@ def cifar_files(root,         # holds train/<class>/ and test/<class>/
     for part, names in found.items():
         if names != classes:
             wrong = sorted(set(classes) ^ set(names))
-            raise CourseError(f"{tidy(root / part)} should have the folders of {len(classes)} classes; missing or unknown: "
+            raise CourseError(f"{short_path(root / part)} should have the folders of {len(classes)} classes; missing or unknown: "
                               f"{', '.join(wrong)}. Put them right, or unpack the archive again.")
     return table, classes
 
@@ -138,7 +145,7 @@ def _parts_in(root, *parts):
     "The names of folders that must be in `root`; a missing one is a sentence."
     for part in parts:
         if not (root / part).is_dir():
-            raise CourseError(f"{tidy(root)} has no folder {part!r}: unpack the archive again.")
+            raise CourseError(f"{short_path(root)} has no folder {part!r}: unpack the archive again.")
     return parts
 
 
@@ -168,10 +175,10 @@ def _cifar100_files(root, coarse, at_most):
             files.setdefault(tuple(f.split("/")[:2]), []).append(f)
         found[part] = sorted(files)
         n = at_most and (at_most if part == "train" else -(-at_most // 5))
-        table += [(f"{part}/{f}", key[0 if coarse else 1], part == "test") for key in found[part] for f in spaced(files[key], n or len(files[key]))]
+        table += [(f"{part}/{f}", key[0 if coarse else 1], part == "test") for key in found[part] for f in evenly_spaced(files[key], n or len(files[key]))]
     groups, names = {g for g, _ in found["train"]}, {c for _, c in found["train"]}
     if found["train"] != found["test"] or len(groups) != 20 or len(names) != 100:
-        raise CourseError(f"{tidy(root)} holds {len(names)} classes in {len(groups)} groups, and the test part {len(found['test'])} classes: "
+        raise CourseError(f"{short_path(root)} holds {len(names)} classes in {len(groups)} groups, and the test part {len(found['test'])} classes: "
                           "the folders of 100 classes in 20 groups are expected in each part; unpack the archive again.")
     classes = sorted(groups if coarse else names)
     number = {c: i for i, c in enumerate(classes)}
@@ -205,14 +212,14 @@ def pet_files(root) -> tuple: # [(file name, label, is test)], {label: (breed, s
     for part in ("trainval", "test"):
         path = root / "annotations" / f"{part}.txt"
         if not path.is_file():
-            raise CourseError(f"{tidy(path)} is missing: unpack annotations.tar.gz beside images.tar.gz.")
+            raise CourseError(f"{short_path(path)} is missing: unpack annotations.tar.gz beside images.tar.gz.")
         for n, line in enumerate(path.read_text(errors="replace").splitlines(), 1):
             if not line.strip() or line.startswith("#"):
                 continue
             try:
                 name, breed, species = _pet_line(line)
             except ValueError:
-                raise CourseError(f"{tidy(path)}, line {n}: {line!r} is not 'image-name breed species number' with a "
+                raise CourseError(f"{short_path(path)}, line {n}: {line!r} is not 'image-name breed species number' with a "
                                   "breed from 1 to 37 and a species 1 or 2: mend the line or unpack the archive again.") from None
             breeds[breed - 1] = (name.rsplit("_", 1)[0], species)
             table.append((f"images/{name}.jpg", breed - 1, part == "test"))
@@ -223,17 +230,17 @@ def pet_files(root) -> tuple: # [(file name, label, is test)], {label: (breed, s
 def _check_pets(root, table, breeds):
     "Every listed image is there, and every breed is listed."
     if twice := [f for f, n in Counter(row[0] for row in table).items() if n > 1]:
-        raise CourseError(f"{len(twice)} images are listed twice in {tidy(root / 'annotations')}, the first {twice[0]!r}: "
+        raise CourseError(f"{len(twice)} images are listed twice in {short_path(root / 'annotations')}, the first {twice[0]!r}: "
                           "one could be in the training and the test part at once, so unpack annotations.tar.gz again.")
     if absent := [f for f, _, _ in table if not (root / f).is_file()]:
-        raise CourseError(f"{len(absent)} of the {len(table)} images in the lists are not in {tidy(root / 'images')} "
+        raise CourseError(f"{len(absent)} of the {len(table)} images in the lists are not in {short_path(root / 'images')} "
                           f"({', '.join(absent[:3])}{' ...' if len(absent) > 3 else ''}): unpack images.tar.gz again.")
     if gone := [str(i + 1) for i in range(37) if i not in breeds]:
-        raise CourseError(f"The lists in {tidy(root / 'annotations')} name {len(breeds)} of 37 breeds; "
+        raise CourseError(f"The lists in {short_path(root / 'annotations')} name {len(breeds)} of 37 breeds; "
                           f"missing: {', '.join(gone)}. Unpack annotations.tar.gz again.")
 
 
-def first_of_each(table, train, test):
+def subsample_per_class(table, train, test):
     "At most `train` and `test` rows of each label."
     seen, out = {}, []
     for row in table:
@@ -256,7 +263,7 @@ def pets(ws,
     folder = dataset_folder(ws, "Oxford-IIIT Pet")
     table, breeds = pet_files(folder)
     if per_class := per_class or ws.pick(tiny=(4, 2), quick=None, full=None):
-        table = first_of_each(table, *per_class)
+        table = subsample_per_class(table, *per_class)
     if target == "species":
         classes, table = ["cat", "dog"], [(f, breeds[b][1] - 1, t) for f, b, t in table]
     elif target == "breed":
@@ -281,7 +288,7 @@ def _imagenette_files(root):
     expected = found["train"] if (root / NOTE).is_file() else sorted(IMAGENETTE)
     for part, names in found.items():
         if wrong := sorted(set(names) ^ set(expected)):
-            raise CourseError(f"{tidy(root / part)} should have the folders of {len(expected)} classes; missing or unknown: {', '.join(wrong)}. Unpack the archive again.")
+            raise CourseError(f"{short_path(root / part)} should have the folders of {len(expected)} classes; missing or unknown: {', '.join(wrong)}. Unpack the archive again.")
     return table, expected
 
 
@@ -296,7 +303,7 @@ def imagenette(ws,
     folder = dataset_folder(ws, "Imagenette")
     table, folders = _imagenette_files(folder)
     chosen = per_class or ws.pick(tiny=(20, 8), quick=None, full=None)
-    rows = first_of_each(table, *chosen) if chosen else table
+    rows = subsample_per_class(table, *chosen) if chosen else table
     splits = make_splits(ws, "Imagenette", folder, rows, [IMAGENETTE.get(f, f) for f in folders], size, valid=0.1, whole=13_394)
     splits = _mislabeled(splits, folder, folders, noisy) if noisy else splits
     return splits if chosen else _check_whole(splits, folder)
@@ -311,10 +318,10 @@ def _mislabeled(splits, folder, folders, noisy):
         said = pd.read_csv(path).set_index("path")[column].map({c: i for i, c in enumerate(folders)})
         said = said.reindex(splits.files)
     except (OSError, ValueError, KeyError) as e:
-        raise CourseError(f"{tidy(path)} has no wrong labels to read ({e!r:.80}): a table with the columns path and {column} is expected; unpack the archive again.") from e
+        raise CourseError(f"{short_path(path)} has no wrong labels to read ({e!r:.80}): a table with the columns path and {column} is expected; unpack the archive again.") from e
     labels = np.where(np.isin(np.arange(splits.n), splits.test), splits.labels, said)
     if np.isnan(labels).any():
-        raise CourseError(f"{tidy(path)} names no class for {np.isnan(labels).sum()} of {splits.n} images: unpack the archive again.")
+        raise CourseError(f"{short_path(path)} names no class for {np.isnan(labels).sum()} of {splits.n} images: unpack the archive again.")
     labels = labels.astype(np.int64)
     fingerprint = hashlib.sha256(f"{splits.fingerprint} {labels.tolist()}".encode()).hexdigest()[:12]
     return replace(splits, name=f"{splits.name} with {noisy} % wrong labels", labels=labels, fingerprint=fingerprint)
@@ -338,7 +345,7 @@ def omniglot(ws,
         for f, _, _ in class_files(folder / part)[0]:
             characters.setdefault(f.rsplit("/", 1)[0], []).append(f)
         for character, files in sorted(characters.items()):
-            table += [(f"{part}/{f}", len(classes), part == "images_evaluation") for f in spaced(files, per_class or len(files))]
+            table += [(f"{part}/{f}", len(classes), part == "images_evaluation") for f in evenly_spaced(files, per_class or len(files))]
             classes.append(character)
     splits = make_splits(ws, "Omniglot", folder, table, classes, size, valid=0.2, group=_alphabet, whole=32_460)
     return splits if per_class else _check_whole(splits, folder)
@@ -359,9 +366,9 @@ def _listed(folder):
     try:
         listed = [(row["image"], row["label"]) for row in json.loads((folder / "dataset.json").read_text())["training"]]
     except (OSError, ValueError, KeyError, TypeError) as e:
-        raise CourseError(f"{tidy(folder / 'dataset.json')} does not list the volumes ({e!r:.80}): unpack the archive again.") from e
+        raise CourseError(f"{short_path(folder / 'dataset.json')} does not list the volumes ({e!r:.80}): unpack the archive again.") from e
     if absent := [f for pair in listed for f in pair if not (folder / f).is_file()]:
-        raise CourseError(f"{len(absent)} of the {2 * len(listed)} files that {tidy(folder / 'dataset.json')} lists are not there, the first is {absent[0]!r}: unpack the archive again.")
+        raise CourseError(f"{len(absent)} of the {2 * len(listed)} files that {short_path(folder / 'dataset.json')} lists are not there, the first is {absent[0]!r}: unpack the archive again.")
     return sorted(listed)
 
 
@@ -369,7 +376,7 @@ def _slices(folder, image, label, side=64) -> tuple: # uint8: images (n, side, s
     "The slices of a volume along its third axis, front up, in the middle of a square."
     voxels, mask = read_nifti(folder / image).astype(np.float32), read_nifti(folder / label)
     if voxels.shape != mask.shape or voxels.ndim != 3 or not np.isin(mask, range(len(HIPPOCAMPUS))).all():
-        raise CourseError(f"{tidy(folder / label)} has the shape {mask.shape} and values to {mask.max()}, its image {voxels.shape}: a label 0, 1 or 2 for each voxel "
+        raise CourseError(f"{short_path(folder / label)} has the shape {mask.shape} and values to {mask.max()}, its image {voxels.shape}: a label 0, 1 or 2 for each voxel "
                           "of a volume is expected; unpack the archive again.")
     voxels = (255 * voxels / max(np.percentile(voxels, 99.5), 1e-6)).clip(0, 255)
     squares = [in_square(np.moveaxis(np.rot90(v), 2, 0).astype(np.uint8), side) for v in (voxels, mask)]
@@ -384,8 +391,8 @@ def hippocampus(ws,
     listed, is_drawn = _listed(folder), (folder / NOTE).is_file()
     n_patients = n_patients or ws.pick(tiny=12, quick=None, full=None)
     if len(listed) != 260 and not is_drawn:
-        warnings.warn(f"{tidy(folder)} lists {len(listed)} volumes with labels and the set has 260: unpack it again before you compare with anybody's figures.", stacklevel=2)
-    chosen = spaced(listed, n_patients or len(listed))
+        warnings.warn(f"{short_path(folder)} lists {len(listed)} volumes with labels and the set has 260: unpack it again before you compare with anybody's figures.", stacklevel=2)
+    chosen = evenly_spaced(listed, n_patients or len(listed))
     images, masks = zip(*(_slices(folder, *pair) for pair in chosen))
     patients = [re.sub(r"^\./", "", image) for (image, _), masks_of_one in zip(chosen, masks) for _ in masks_of_one]
     files = [f"{patient}/{i}" for patient, n in Counter(patients).items() for i in range(n)]

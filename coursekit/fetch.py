@@ -15,10 +15,14 @@ import urllib.error
 import urllib.request
 from importlib.resources import files
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import quote, urlsplit
 
-from .files import MANIFEST, CourseError, in_words, is_empty, tidy, unpack
+from .files import MANIFEST, CourseError, explain_os_errors, is_empty, short_path, unpack
 from .workspace import dataset_names, find_folder, mirror, sources
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 # %% ../nbs/kit/03_fetch.ipynb #9719126c
 def catalogue() -> "pd.DataFrame": # a row a dataset
@@ -111,13 +115,13 @@ def _stream(url, part, size, floor):
     answer, start = _open(url, have, size)
     new = part if start or not have else part.with_name(part.name + ".new")  # what came before is only given up for more
     with answer, _in_place_of(part, new), tqdm(total=size, initial=start, unit="B", unit_scale=True, desc=_host(url), leave=False, delay=1) as bar:
-        with in_words(part):
+        with explain_os_errors(part):
             out = open(new, "r+b" if start else "wb")
         with out:
             out.seek(start)
             mark, came = time.monotonic(), 0
             while block := answer.read1(1 << 18):
-                with in_words(part):
+                with explain_os_errors(part):
                     out.write(block)
                     out.flush()
                 bar.update(len(block))
@@ -200,7 +204,7 @@ def _get(archive, ws, home):
     path = home / archive["file"]
     if any(p.exists() and not os.access(p, os.W_OK) for p in (path.parent, path, _part(path))):  # left by another user
         path = ws.local / "data" / archive["file"]
-    with in_words(path.parent):
+    with explain_os_errors(path.parent):
         path.parent.mkdir(parents=True, exist_ok=True)
     _room(path.parent, archive["bytes"] - _size(_part(path)), archive["file"])
     return _download(archive, path)
@@ -214,7 +218,7 @@ def _at_hand(archive, ws) -> Path | None:
         if os.access(path := folder / archive["file"], os.R_OK) and path.is_file():  # False, not an error, where it is closed to this user
             if hash_matches(path, archive["hash"]):
                 return path
-            print(f"{tidy(path)} has other bytes than the recorded ones (cut off, perhaps): it is fetched anew.")
+            print(f"{short_path(path)} has other bytes than the recorded ones (cut off, perhaps): it is fetched anew.")
 
 
 def _download(archive, path) -> Path:
@@ -229,7 +233,7 @@ def _download(archive, path) -> Path:
                 why[url] = e
                 print(f"{archive['file']}: {_host(url)} {e}; on to the next.")
             else:
-                with in_words(path):
+                with explain_os_errors(path):
                     os.replace(_part(path), path)
                 path.with_name(path.name + ".part.new").unlink(missing_ok=True)  # a kill may have left one
                 print(f"{archive['file']}: {archive['bytes'] / 1e6:.3g} MB from {_host(url)} in {time.monotonic() - start:.0f} s.")
@@ -237,14 +241,14 @@ def _download(archive, path) -> Path:
         waiting = sorted((url for url in waiting if why[url].rate is not None), key=lambda url: -why[url].rate)
     reasons = "; ".join(f"{_host(url)} {e}" for url, e in why.items())
     raise CourseError(f"{archive['file']} could not be fetched: {reasons}. Try again later, what has arrived is kept; or get it from "
-                      f"{archive['urls'][0]} ({archive['bytes']:,} bytes, {archive['hash']}) and save it as {tidy(path)}.")
+                      f"{archive['urls'][0]} ({archive['bytes']:,} bytes, {archive['hash']}) and save it as {short_path(path)}.")
 
 
 def _room(folder, n_bytes, what):
     "Fail in words if the disk of `folder` has no room for `n_bytes` more."
     free = shutil.disk_usage(folder).free
     if free < n_bytes:
-        raise CourseError(f"{what} needs {n_bytes / 1e9:.2f} GB and {tidy(folder)} has {free / 1e9:.2f} GB free: "
+        raise CourseError(f"{what} needs {n_bytes / 1e9:.2f} GB and {short_path(folder)} has {free / 1e9:.2f} GB free: "
                           "free some, or choose another folder with COURSEKIT_DATA or COURSEKIT_CACHE.")
 
 # %% ../nbs/kit/03_fetch.ipynb #521f450b
@@ -277,7 +281,7 @@ def _as_it_is(place, source):
     from pooch.hashes import hash_matches
 
     if place.is_file() and not hash_matches(place, source["archives"][0]["hash"]):
-        print(f"{tidy(place)} has other bytes than the recorded ones: it is used as it is; delete it to fetch the recorded one.")
+        print(f"{short_path(place)} has other bytes than the recorded ones: it is used as it is; delete it to fetch the recorded one.")
     return place
 
 # %% ../nbs/kit/03_fetch.ipynb #44b2f2ba
@@ -328,21 +332,21 @@ def _check_one(name, ws):
 
     place = present(name, ws)
     archives = [(a, folder / a["file"]) for a in _source(name)["archives"] for folder in _folders(ws)]
-    if bad := [tidy(path) for a, path in archives if os.access(path, os.R_OK) and path.is_file() and not hash_matches(path, a["hash"])]:
+    if bad := [short_path(path) for a, path in archives if os.access(path, os.R_OK) and path.is_file() and not hash_matches(path, a["hash"])]:
         return bad[0], False, "has other bytes than the recorded ones: delete it and fetch again"
     if not place:
         came = sum(p.stat().st_size for _, path in archives if os.path.isfile(p := _part(path)))
         part = f"; {came / 1e6:.3g} MB of it have arrived" if came else ""
         return "", False, f"not here{part}: coursekit data fetch '{name}'"
     if place.is_file():
-        return tidy(place), True, f"{place.stat().st_size:,} bytes, as recorded"
+        return short_path(place), True, f"{place.stat().st_size:,} bytes, as recorded"
     if not (place / MANIFEST).is_file():
-        return tidy(place), None, f"a copy of your own: {sum(p.is_file() for p in place.rglob('*')):,} files"
+        return short_path(place), None, f"a copy of your own: {sum(p.is_file() for p in place.rglob('*')):,} files"
     try:
         listed = json.loads((place / MANIFEST).read_text())["files"]
     except (ValueError, KeyError, TypeError):
-        return tidy(place), False, f"its list {MANIFEST} is broken: delete the folder and fetch again"
+        return short_path(place), False, f"its list {MANIFEST} is broken: delete the folder and fetch again"
     wrong = [f for f, size in listed.items() if not (place / f).is_file() or (place / f).stat().st_size != size]
     if wrong:
-        return tidy(place), False, f"{len(wrong):,} of {len(listed):,} files are missing or changed ({wrong[0]}): delete the folder and fetch again"
-    return tidy(place), True, f"{len(listed):,} files, as unpacked"
+        return short_path(place), False, f"{len(wrong):,} of {len(listed):,} files are missing or changed ({wrong[0]}): delete the folder and fetch again"
+    return short_path(place), True, f"{len(listed):,} files, as unpacked"

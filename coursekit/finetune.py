@@ -3,29 +3,43 @@
 # %% auto #0
 __all__ = ['LinearProbe', 'random_view', 'linear_probe', 'BatchNormCase', 'EvalFrozen', 'GradualUnfreezing', 'finetune_learner',
            'grad_cam', 'show_prediction', 'Pretrained', 'backbone', 'cached_features', 'check_side', 'compare_runs',
-           'folds', 'fraction', 'layer_groups', 'map_sizes', 'pretrained', 'with_head']
+           'kfold_splits', 'subsample', 'layer_groups', 'map_sizes', 'pretrained', 'with_head']
 
 # %% ../nbs/03_finetune.ipynb #4a8d5a80
 import contextlib
 import io
+from typing import TYPE_CHECKING
 
 import torch
+from fastai.callback.core import (
+    Callback,  # after coursekit.learner, which keeps the warnings of fastai's imports to itself
+)
+from fastai.callback.training import BnFreeze
 from torch import nn
 from torchvision.ops import StochasticDepth
 
 from .features import cached_features
-from .images import decode, middle_square
-from .pretrained import Pretrained, backbone, check_side, layer_groups, map_sizes, pretrained, splitter, with_head
-from .splits import folds, fraction, one_size
-from .stats import compare_runs
+from .files import CourseError
+from .images import center_crop, decode
 from .learner import CourseLearner, learner, optimizer
 from .loaders import ArrayLoader
-from .files import CourseError
+from coursekit.pretrained import (  # noqa: F401 - for _all_
+    Pretrained,
+    backbone,
+    check_side,
+    layer_groups,
+    map_sizes,
+    pretrained,
+    splitter,
+    with_head,
+)
+from .splits import kfold_splits, one_size, subsample
+from .stats import compare_runs
 
-from fastai.callback.core import Callback  # after coursekit.learner, which keeps the warnings of fastai's imports to itself
-from fastai.callback.training import BnFreeze
+if TYPE_CHECKING:
+    import matplotlib.pyplot as plt
 
-_all_ = ["Pretrained", "backbone", "cached_features", "check_side", "compare_runs", "folds", "fraction", "layer_groups", "map_sizes", "pretrained", "with_head"]
+_all_ = ["Pretrained", "backbone", "cached_features", "check_side", "compare_runs", "kfold_splits", "subsample", "layer_groups", "map_sizes", "pretrained", "with_head"]
 
 # %% ../nbs/03_finetune.ipynb #82895ba9
 class LinearProbe(nn.Linear):
@@ -162,7 +176,7 @@ def show_prediction(file,    # a path, or an open binary file
     from PIL import Image
 
     try:
-        image = middle_square(decode(file, side))
+        image = center_crop(decode(file, side))
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as e:  # as Pillow says that a file is no image, or far too large
         raise CourseError(f"{getattr(file, 'name', file)} can't be read as an image ({e}): a JPEG or PNG file is expected.") from e
     device = next(model.parameters()).device

@@ -8,8 +8,8 @@ import os
 import re
 from pathlib import Path
 
-from .files import CourseError, files_below, folders_in, readable, tidy
-from .images import spaced
+from .files import CourseError, files_below, folders_in, readable, short_path
+from .images import evenly_spaced
 
 # %% ../nbs/kit/06_folders.ipynb #89e51598
 def class_files(root,         # holds a folder per class
@@ -19,7 +19,7 @@ def class_files(root,         # holds a folder per class
     table, (classes, above) = [], folders_in(root)
     for i, c in enumerate(classes):
         files = files_below(root / c, above)
-        table += [(f"{c}/{f}", i, None) for f in spaced(files, at_most or len(files))]
+        table += [(f"{c}/{f}", i, None) for f in evenly_spaced(files, at_most or len(files))]
     return table, [readable(c) for c in classes]
 
 # %% ../nbs/kit/06_folders.ipynb #aaeaba13
@@ -55,16 +55,16 @@ def _part_folders(root) -> dict: # {folder: part}; empty where they are classes
     several = [folders for folders in inside.values() if len(folders) > 1]
     again = set.intersection(*several) if len(several) > 1 else set()
     if len(again) > 1 and all(map(part_of, again)):
-        raise CourseError(f"{tidy(root)} holds {_few(inside)}, with the parts {_few(again)} inside each: turn them round, with a folder for each class inside each part.")
+        raise CourseError(f"{short_path(root)} holds {_few(inside)}, with the parts {_few(again)} inside each: turn them round, with a folder for each class inside each part.")
     if len(again) > 1:
         odd = [f for f, part in parts.items() if part is None] if any(parts.values()) else inside
-        raise CourseError(f"{tidy(root)} holds {_few(inside)}, with the same folders inside ({_few(again)}): if these are the classes, call the "
+        raise CourseError(f"{short_path(root)} holds {_few(inside)}, with the same folders inside ({_few(again)}): if these are the classes, call the "
                           f"folders around them train, valid or test, or take them away ({_few(odd)}); else put each class into one folder.")
     if _named_twice(parts):
-        raise CourseError(f"{tidy(root)} holds {_few(inside)}, names that speak of a part and of a class at once: give each part a folder, "
+        raise CourseError(f"{short_path(root)} holds {_few(inside)}, names that speak of a part and of a class at once: give each part a folder, "
                           "with a folder for each class inside, or take the parts out of the names.")
     if (odd := [f for f in inside if part_of(f) and set(_words(f)) <= _PLAIN]) and odd != ["train"]:  # which may well be a class, beside bus and car
-        raise CourseError(f"{tidy(root)} holds {_few(inside)}, of which {_few(odd)} {'is' if len(odd) == 1 else 'are'} called like a part of a "
+        raise CourseError(f"{short_path(root)} holds {_few(inside)}, of which {_few(odd)} {'is' if len(odd) == 1 else 'are'} called like a part of a "
                           "split: give a folder that holds a folder per class, alone or in each of train, valid and test; if it is a class, "
                           "call it otherwise, or use image_table.")
     return {}
@@ -91,7 +91,7 @@ def own_files(root) -> tuple: # [(file name, label, is test, 'valid' or None)], 
         held = sorted({names[label] for _, label, _ in rows}) if parts else list(dict.fromkeys(names))
         classes = held if classes is None else classes
         if wrong := set(held) ^ set(classes):
-            raise CourseError(f"{tidy(inner)} should have a folder with images for each class of the training part; missing or unknown: "
+            raise CourseError(f"{short_path(inner)} should have a folder with images for each class of the training part; missing or unknown: "
                               f"{_few(wrong)}. Put them right, or take the part away, and one is cut from the others.")
         label_of, kind = {c: i for i, c in enumerate(classes)}, {"train": False, "valid": "valid", "test": True}.get(parts.get(folder))
         table += [((inner.relative_to(root) / f).as_posix(), label_of[names[label]], kind) for f, label, _ in rows]

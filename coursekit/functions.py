@@ -8,10 +8,14 @@ import re
 from collections import Counter
 from decimal import Decimal
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from .files import CourseError, atomic_path
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 # %% ../nbs/06_functions.ipynb #a523289f
 def mlp(n_in,       # inputs

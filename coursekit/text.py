@@ -10,18 +10,22 @@ __all__ = ['CharModel', 'nucleus', 'top_k', 'stream', 'generate', 'tokenize_word
 import re
 from collections.abc import Iterator
 from itertools import islice
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import nn
 
-from .corpora import Text, dickinson, python_source, read_text, shakespeare, split_text, text_file
+from .corpora import Text, dickinson, python_source, read_text, shakespeare, split_text, text_file  # noqa: F401 - for _all_
 from .evaluate import char_losses, evaluate_text, windows
+from .files import CourseError
 from .learner import text_learner
 from .loaders import LMLoader
 from .sampler import samples_side_by_side
-from .task import CarryHiddenState, LMCrossEntropy
-from .files import CourseError
+from .task import CarryHiddenState, LMCrossEntropy  # noqa: F401 - for _all_
+
+if TYPE_CHECKING:
+    import matplotlib.pyplot as plt
 
 _all_ = ["Text", "dickinson", "python_source", "read_text", "shakespeare", "split_text", "text_file", "char_losses", "evaluate_text", "windows", "text_learner",
          "LMLoader", "samples_side_by_side", "CarryHiddenState", "LMCrossEntropy"]

@@ -3,7 +3,7 @@
 # %% auto #0
 __all__ = ['DRIVE', 'KAGGLE', 'SCALES', 'TABLE', 'seed_everything', 'mirror', 'neighbours', 'folders', 'check_scale', 'Workspace',
            'setup', 'show_table', 'find_folder', 'sources', 'dataset_names', 'doctor', 'CourseError', 'cpu_name',
-           'gpu_name', 'has_amx', 'in_colab', 'n_cores', 'tidy']
+           'gpu_name', 'has_amx', 'in_colab', 'n_cores', 'short_path']
 
 # %% ../nbs/kit/02_workspace.ipynb #2a9cb216
 import errno
@@ -27,10 +27,22 @@ from pathlib import Path
 import platformdirs
 import psutil
 
-from .files import CourseError, in_words, readable, tidy, try_writing
-from .machine import PACKAGES, _version, cpu_name, gpu_name, gpu_setting, has_amx, has_cuda, in_colab, in_kaggle, n_cores, unused_gpu
+from .files import CourseError, check_writable, explain_os_errors, readable, short_path
+from coursekit.machine import (  # noqa: F401 - for _all_
+    PACKAGES,
+    _version,
+    cpu_name,
+    gpu_name,
+    gpu_setting,
+    has_amx,
+    has_cuda,
+    in_colab,
+    in_kaggle,
+    n_cores,
+    unused_gpu,
+)
 
-_all_ = ["CourseError", "cpu_name", "gpu_name", "has_amx", "in_colab", "n_cores", "tidy"]
+_all_ = ["CourseError", "cpu_name", "gpu_name", "has_amx", "in_colab", "n_cores", "short_path"]
 
 # %% ../nbs/kit/02_workspace.ipynb #c1ea1d2f
 def seed_everything(seed=42,             # any integer from 0 to 2**32 - 1
@@ -98,10 +110,10 @@ def neighbours(local) -> list[Path]: # `local` first
 # %% ../nbs/kit/02_workspace.ipynb #51d8a800
 def _ready(data, runs, local):
     "Make the three folders; fail in words where one is no folder, or `runs` or `local` can't be written."
-    with in_words(data, "data= or COURSEKIT_DATA"):
+    with explain_os_errors(data, "data= or COURSEKIT_DATA"):
         data.mkdir(parents=True, exist_ok=True)
     for path, setting in (runs, "COURSEKIT_RUNS"), (local, "COURSEKIT_CACHE"):
-        try_writing(path, setting)
+        check_writable(path, setting)
 
 
 def folders(data=None) -> tuple: # data, runs, local
@@ -161,7 +173,7 @@ class Workspace:
 
     def __repr__(self):
         rows = ("scale", self.scale), ("seed", self.seed), ("device", self.device), \
-               ("data", tidy(self.data)), ("runs", tidy(self.runs)), ("local", tidy(self.local))
+               ("data", short_path(self.data)), ("runs", short_path(self.runs)), ("local", short_path(self.local))
         return "\n".join(f"{k:<7}{v}" for k, v in rows)
 
 # %% ../nbs/kit/02_workspace.ipynb #b7a26b64
@@ -285,12 +297,12 @@ def doctor():
     gpu, amx = gpu_name(), has_amx()
     rows = {
         **_machine_rows(gpu, amx),
-        "disk": f"{_free(local):.0f} GB free at {tidy(local)}",
+        "disk": f"{_free(local):.0f} GB free at {short_path(local)}",
         "Drive": f"mounted, {_free(DRIVE):.0f} GB free" if os.path.isdir(DRIVE / "MyDrive")
                  else "not mounted" + (": setup(drive=True) mounts it" if in_colab() else ""),
-        "data folder": tidy(data),
-        "runs folder": tidy(runs),
-        **{name: tidy(find_folder(dataset_names(name), data, local) or "not here; scale tiny runs on a stand-in") for name in sources()},
+        "data folder": short_path(data),
+        "runs folder": short_path(runs),
+        **{name: short_path(find_folder(dataset_names(name), data, local) or "not here; scale tiny runs on a stand-in") for name in sources()},
         **_reach(_HOSTS),
         "scale tiny": "runs here, offline, in seconds",
         "scale quick": "runs here, where the data is" + ("" if gpu or amx else "; on fewer examples, as there is no GPU or AMX"),

@@ -17,8 +17,8 @@ import pytest
 from conftest import ROOT, command
 from playwright.sync_api import expect, sync_playwright
 
-from coursekit.notebook import read_notebook
 from coursekit.fetch import catalogue
+from coursekit.notebook import read_notebook
 
 PICTURES = ROOT / "build" / "browser"
 QUIET = ["--disable-gpu", "--disable-quic", "--disable-sync", "--disable-background-networking", "--disable-component-update", "--no-first-run"]  # Playwright itself adds --headless, and --no-sandbox

@@ -11,22 +11,31 @@ import matplotlib
 import matplotlib.pyplot as plt
 import pytest
 import torch
+from conftest import ROOT, made
 from fastai.callback.schedule import ParamScheduler
 from fastai.metrics import accuracy
-from conftest import ROOT, made
 from torch import nn
 
-from coursekit.ablate import ZeroPadShortcut, Residual, TrainAccuracy, augmentations, network, norm_layer, schedule, train_variant
-from coursekit.baseline import vgg
-from coursekit.images import spaced
-from coursekit.ledger import ledger, load_runs, count_test_evals, references
-from coursekit.plots import plot_comparison
-from coursekit.notebook import read_notebook
-from coursekit.runs import ablate, evaluate_test_once, count_params_flops, summarize
+from coursekit.ablate import (
+    Residual,
+    TrainAccuracy,
+    ZeroPadShortcut,
+    augmentations,
+    network,
+    norm_layer,
+    schedule,
+    train_variant,
+)
 from coursekit.augment import affine_warp, color_jitter, random_affine, random_hflip
-from coursekit.learner import learner, optimizer
-from coursekit.resume import ResumingLearner
+from coursekit.baseline import vgg
 from coursekit.files import CourseError
+from coursekit.images import evenly_spaced
+from coursekit.learner import learner, optimizer
+from coursekit.ledger import count_test_evals, ledger, load_runs, references
+from coursekit.notebook import read_notebook
+from coursekit.plots import plot_comparison
+from coursekit.resume import ResumingLearner
+from coursekit.runs import ablate, count_params_flops, evaluate_test_once, summarize
 from coursekit.workspace import setup
 
 FIRST = "norm act pool drop"
@@ -237,7 +246,7 @@ def test_train_accuracy_is_of_plain_images_and_changes_nothing(ws):
             learn.fit(2)
         losses.append(torch.stack(learn.recorder.losses))
     assert torch.equal(*losses)
-    idx = spaced(splits.train, 50)
+    idx = evenly_spaced(splits.train, 50)
     x = (torch.as_tensor(splits.images[idx]).permute(0, 3, 1, 2) / 255 - learn.dls.train.mean) / learn.dls.train.std
     with torch.no_grad():
         right = (learn.model.eval()(x).argmax(1).numpy() == splits.labels[idx]).mean()

@@ -9,7 +9,7 @@ from coursekit.fetch import catalogue
 from coursekit.workspace import sources
 
 sys.path.insert(0, str(ROOT / "tools"))
-from data_links import links  # noqa: E402
+from data_links import links
 
 TABLE = catalogue()
 

@@ -18,14 +18,13 @@ from PIL import Image
 
 from coursekit import images
 from coursekit.data import class_counts
-from coursekit.plots import contact_sheet
 from coursekit.datasets import CIFAR10, cifar10, pets
-from coursekit.splits import image_folder, image_table, make_split
-from coursekit.workspace import setup, sources
-from coursekit.images import decode
-from coursekit.stand_ins import PETS, draw_pet
 from coursekit.files import CourseError
-
+from coursekit.images import decode
+from coursekit.plots import contact_sheet
+from coursekit.splits import image_folder, image_table, make_split
+from coursekit.stand_ins import PETS, draw_pet
+from coursekit.workspace import setup, sources
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*CIFAR-10 has 60,000 images")  # the sets made here are small
 

@@ -19,8 +19,8 @@ from torch import nn
 from torchvision.transforms import v2
 
 from coursekit import describe as module
-from coursekit.describe import describe
 from coursekit.augment import random_hflip, random_translate
+from coursekit.describe import describe
 
 
 def key(x):

@@ -4,10 +4,10 @@ import pytest
 import torch
 
 from coursekit.baseline import train_baseline
-from coursekit.evaluate import evaluate_test, calibration_curve
-from coursekit.plots import history
 from coursekit.datasets import cifar10
+from coursekit.evaluate import calibration_curve, evaluate_test
 from coursekit.files import CourseError
+from coursekit.plots import history
 
 
 def test_the_test_part_is_counted_and_judged_in_the_learners_own_normalisation(ws):

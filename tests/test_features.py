@@ -7,11 +7,11 @@ import torch
 from conftest import bright
 
 from coursekit import features
+from coursekit.augment import random_hflip
 from coursekit.features import cached_features
+from coursekit.files import CourseError
 from coursekit.finetune import LinearProbe, linear_probe, random_view
 from coursekit.pretrained import Pretrained, with_head
-from coursekit.augment import random_hflip
-from coursekit.files import CourseError
 
 
 def test_cached_and_uncached_logits_agree(pre, ws):

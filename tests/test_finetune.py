@@ -13,12 +13,12 @@ from torchvision.models import SwinTransformer, get_model
 
 from coursekit.baseline import simple_baselines, vgg
 from coursekit.evaluate import evaluate_test
-from coursekit.splits import Splits, _say_squares, squares
 from coursekit.features import cached_features
-from coursekit.finetune import finetune_learner, grad_cam, show_prediction
-from coursekit.pretrained import Pretrained, layer_groups, splitter
-from coursekit.learner import learner
 from coursekit.files import CourseError
+from coursekit.finetune import finetune_learner, grad_cam, show_prediction
+from coursekit.learner import learner
+from coursekit.pretrained import Pretrained, layer_groups, splitter
+from coursekit.splits import Splits, _say_squares, center_crop_all
 
 
 def trained(learn):
@@ -186,7 +186,7 @@ def test_forgotten_squares_are_cut_and_that_is_said_once(how, shapes, pre, ws, c
     assert said.count("middle square") == (len(shapes) > 1 or "24 pixels" in how or "test" in how)  # else the images are taken as they are
     assert len(got[0]) == 40
     if "pixels" in how:
-        assert got[0].shape == (40, 24, 24, 3) and (got[0] == squares(s).images).all()
+        assert got[0].shape == (40, 24, 24, 3) and (got[0] == center_crop_all(s).images).all()
 
 
 def test_squares_that_are_there_are_left_alone(pre, ws, capsys):

@@ -4,8 +4,8 @@ import pandas as pd
 import pytest
 import torch
 
-from coursekit.functions import fit_function, mlp, write_submission
 from coursekit.files import CourseError
+from coursekit.functions import fit_function, mlp, write_submission
 
 
 def test_an_mlp_learns_a_line_and_counts():

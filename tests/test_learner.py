@@ -15,30 +15,30 @@ from functools import partial, wraps
 import numpy as np
 import pytest
 import torch
-from fastai.callback.schedule import lr_find  # noqa: F401 - adds Learner.lr_find
-from fastai.callback.mixup import MixUp
-from fastai.metrics import F1Score
+from conftest import made, net, quiet
+from fastai.callback.core import Callback
 from fastai.callback.fp16 import MixedPrecision, NonNativeMixedPrecision
+from fastai.callback.mixup import MixUp
+from fastai.callback.schedule import lr_find  # noqa: F401 - adds Learner.lr_find
 from fastai.callback.tracker import SaveModelCallback
 from fastai.callback.training import GradientAccumulation
-from fastai.callback.core import Callback
 from fastai.interpret import ClassificationInterpretation
 from fastai.learner import Metric
+from fastai.metrics import F1Score
 from fastai.optimizer import Adam, Lamb, OptimWrapper
 from PIL import Image
 from torch import nn
 from torchvision.transforms import v2
 
-from conftest import made, net, quiet
-from coursekit import checkpoints, precision as precision_module, resume
-from coursekit.ledger import ledger, results
+from coursekit import checkpoints, resume
+from coursekit import precision as precision_module
 from coursekit.augment import cutout, mixup, random_hflip, random_translate
 from coursekit.checkpoints import read_checkpoint
+from coursekit.files import CourseError
 from coursekit.learner import channel_stats, learner, optimizer
+from coursekit.ledger import ledger, results
 from coursekit.loaders import ArrayLoader
 from coursekit.runs import record, run_grid
-from coursekit.files import CourseError
-
 
 # Batches and augmentation
 
@@ -276,11 +276,11 @@ def test_new_pictures_are_answered_whatever_they_come_as(trained, tmp_path):
 
 @pytest.mark.parametrize("h, w", [(32, 32), (40, 20), (20, 40), (16, 90), (8, 8), (7, 5)])
 def test_new_pictures_of_another_size_are_scaled_and_cut_as_the_loader_does(h, w, trained, tmp_path):
-    from coursekit.images import decode, middle_square
+    from coursekit.images import center_crop, decode
 
     im = bright(1, h, w)[0]
     Image.fromarray(im).save(tmp_path / "a.png")
-    loaded = middle_square(decode(tmp_path / "a.png", 16))
+    loaded = center_crop(decode(tmp_path / "a.png", 16))
     expected = answers(trained, loaded[None])
     for item in im, tmp_path / "a.png", Image.fromarray(im):
         assert torch.allclose(answers(trained, [item]), expected, atol=1e-4)
@@ -556,7 +556,7 @@ def test_time_stands_still_after_the_fit_and_its_environment_is_those_of_the_tra
     before = learn.seconds
     time.sleep(0.2)
     assert learn.seconds == before
-    monkeypatch.setattr("coursekit.ledger.cpu_name", lambda: "another CPU")
+    monkeypatch.setattr("coursekit.machine.cpu_name", lambda: "another CPU")
     again = quiet(learner(s, net(), place, bs=32), 1, 0.01)
     record(again, "small", metric=np.float32(0.5))
     assert "another CPU" not in ledger(place).hardware[0] and ledger(place).metric[0] == 0.5 and again.seconds == pytest.approx(before)
@@ -1222,6 +1222,7 @@ def test_a_grid_on_a_cluster_survives_a_dead_worker(place):
             import os
             import signal
             from pathlib import Path
+
             import test_learner
             if seed == 1 and not Path(mark).exists():  # this worker dies, once
                 Path(mark).touch()

@@ -4,9 +4,9 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from coursekit.ledger import ledger, load_runs, log_test_eval, count_test_evals, references, results, write_record
 from coursekit.datasets import cifar10
 from coursekit.files import CourseError
+from coursekit.ledger import count_test_evals, ledger, load_runs, log_test_eval, references, results, write_record
 
 
 def run(ws, seed, accuracy, **changes):
@@ -112,7 +112,7 @@ def test_a_run_of_something_else_is_left_out(other, ws):
 
 def test_of_a_run_that_was_made_anew_the_later_one_counts(ws, monkeypatch):
     for minute, recipe, accuracy in (1, "edited", 0.7), (0, "r", 0.5):
-        monkeypatch.setattr("coursekit.ledger.time.strftime", lambda _: f"2026-01-01T00:0{minute}:00")
+        monkeypatch.setattr("coursekit.ledger.time.strftime", lambda _, minute=minute: f"2026-01-01T00:0{minute}:00")
         put(ws, recipe=recipe, accuracy=accuracy), put(ws, seed=1, recipe=recipe, accuracy=accuracy)
     runs = load_runs(ws, data(), {"a": {}})
     assert len(ledger(ws)) == 4 and runs.seed.tolist() == [0, 1] and runs.recipe.tolist() == ["edited"] * 2 and runs.accuracy.tolist() == [0.7] * 2

@@ -8,11 +8,23 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from coursekit.data import audit, ridge_classifier, imbalance_ratio, learning_curve, extrapolate_learning_curve, near_duplicates, pair_sheet, split_names, patch_features, resolution_sheet, suggest_split
-from coursekit.images import shrink
+from coursekit.data import (
+    audit,
+    extrapolate_learning_curve,
+    imbalance_ratio,
+    learning_curve,
+    near_duplicates,
+    pair_sheet,
+    patch_features,
+    resolution_sheet,
+    ridge_classifier,
+    split_names,
+    suggest_split,
+)
 from coursekit.datasets import cifar10, pets
-from coursekit.splits import Splits
 from coursekit.files import CourseError
+from coursekit.images import center_crop_resize
+from coursekit.splits import Splits
 
 
 @pytest.fixture(scope="module")
@@ -36,13 +48,13 @@ def test_shrink_takes_the_middle_square(shape):
     image = np.zeros(shape, np.uint8)
     h, w = shape[:2]
     image[h // 2 - 15:h // 2 + 15, w // 2 - 15:w // 2 + 15] = 255
-    out = shrink([image], 20)[0]
+    out = center_crop_resize([image], 20)[0]
     assert out.shape == (3, 20, 20) and out[:, 10, 10].min() == 1 and out[:, 0, 0].max() == 0
     assert (out - out.flip(2)).abs().max() < 0.5  # not shifted
 
 
 def test_shrink_is_the_same_for_an_array_and_a_list(photos):
-    assert (shrink(photos, 8) == shrink(list(photos), 8)).all() and (shrink(photos, 32)[0].permute(1, 2, 0) * 255 == photos[0]).all()
+    assert (center_crop_resize(photos, 8) == center_crop_resize(list(photos), 8)).all() and (center_crop_resize(photos, 32)[0].permute(1, 2, 0) * 255 == photos[0]).all()
 
 
 def test_a_sheet_has_a_row_a_size(ws):
@@ -99,7 +111,7 @@ def test_a_set_that_looks_all_alike_stays_in_memory():
 @pytest.mark.parametrize("images, says", [(np.zeros((0, 8, 8, 3), np.uint8), "are none"), (np.zeros((2, 8, 8), np.uint8), r"uint8 of shape \(8, 8\)"), (np.zeros((2, 8, 8, 3)), "float64 of shape")])
 def test_images_of_another_kind_are_a_sentence(images, says):
     with pytest.raises(CourseError, match=says):
-        shrink(images, 4)
+        center_crop_resize(images, 4)
 
 
 def test_blank_images_are_no_duplicates_of_all(photos):

@@ -4,13 +4,10 @@ import json
 import os
 import shutil
 import struct
-import subprocess
 import sys
-import tempfile
 import warnings
 import zlib
 from dataclasses import replace
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -21,12 +18,11 @@ from PIL import Image
 
 from coursekit import images
 from coursekit.data import audit, class_counts, resolution_sheet
-from coursekit.plots import contact_sheet
-from coursekit.splits import image_folder, image_table, make_split, squares
 from coursekit.files import CourseError, files_below
 from coursekit.folders import part_of
 from coursekit.images import decode, read_images
-from coursekit.workspace import setup
+from coursekit.plots import contact_sheet
+from coursekit.splits import center_crop_all, image_folder, image_table, make_split
 
 linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="names of any bytes, and users")
 
@@ -394,20 +390,20 @@ def of_sizes(splits, shapes):
                                                     ([(30, 48), (30, 31), (30, 30)], None, 30), ([(16, 48), (20, 31), (30, 30)], 64, 64)])
 def test_squares_of_any_sizes(tmp_path, ws, capsys, shapes, side, expected):
     splits = of_sizes(image_folder(folder_of(tmp_path / "own", a=3, b=3), ws, 8), shapes)
-    cut = squares(splits, side)
+    cut = center_crop_all(splits, side)
     assert cut.images.shape == (3, expected, expected, 3) and cut.images.dtype == np.uint8 and cut.fingerprint == splits.fingerprint
     assert (cut.images == np.arange(3)[:, None, None, None]).all()  # nothing of what lies outside
     said = "sides of" in capsys.readouterr().out
     assert said == (side is None and len({min(s) for s in shapes}) > 1)
-    assert squares(cut) is cut and squares(cut, expected) is cut and not capsys.readouterr().out
+    assert center_crop_all(cut) is cut and center_crop_all(cut, expected) is cut and not capsys.readouterr().out
 
 
 def test_squares_of_one_shape(tmp_path, ws):
     splits = image_folder(folder_of(tmp_path / "own", a=3, b=3), ws, 8)
     wide = replace(splits, images=np.tile(np.arange(12, dtype=np.uint8)[None, None, :, None], (6, 8, 1, 3)))
-    assert squares(wide).images[0, 0, :, 0].tolist() == list(range(2, 10))
+    assert center_crop_all(wide).images[0, 0, :, 0].tolist() == list(range(2, 10))
     with pytest.raises(CourseError, match="The size is 0: a whole number of pixels"):
-        squares(splits, 0)
+        center_crop_all(splits, 0)
 
 
 # A cache that a class shares

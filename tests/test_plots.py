@@ -8,8 +8,8 @@ import pytest
 from conftest import runs_of
 
 from coursekit.ablate import network
-from coursekit.plots import plot_curves, plot_dots, plot_networks, plot_gaps, plot_top_losses, plot_comparison
 from coursekit.datasets import cifar10
+from coursekit.plots import plot_comparison, plot_curves, plot_dots, plot_gaps, plot_networks, plot_top_losses
 from coursekit.stats import wilson_interval
 
 FIRST = "norm act pool drop"

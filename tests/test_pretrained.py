@@ -5,8 +5,8 @@ import pytest
 import torch
 from torchvision.models import get_model
 
-from coursekit.pretrained import _last_linear, check_side, layer_groups, map_sizes, pretrained, splitter, with_head
 from coursekit.files import CourseError
+from coursekit.pretrained import _last_linear, check_side, layer_groups, map_sizes, pretrained, splitter, with_head
 
 
 def test_stages_of_a_resnet_and_of_others():

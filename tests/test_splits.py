@@ -5,7 +5,16 @@ import numpy as np
 import pytest
 
 from coursekit.files import CourseError
-from coursekit.splits import Data, Splits, array_splits, folds, fraction, one_size, split_groups, squares
+from coursekit.splits import (
+    Data,
+    Splits,
+    array_splits,
+    center_crop_all,
+    kfold_splits,
+    one_size,
+    split_groups,
+    subsample,
+)
 
 
 def made(n=40, labels=None, **changes):
@@ -52,28 +61,28 @@ def test_images_without_labels_are_a_part_of_their_own():
 @pytest.mark.parametrize("labels", [None, np.eye(2, dtype=np.uint8)[np.arange(40) % 2], np.zeros((40, 8, 12), np.uint8)], ids=["classes", "several", "masks"])
 def test_a_fraction_of_the_labels(labels):
     splits = made(labels=labels)
-    few, less = (fraction(splits, share, unlabeled=True) for share in (0.5, 0.1))
+    few, less = (subsample(splits, share, unlabeled=True) for share in (0.5, 0.1))
     assert len(few.train) == 10 and set(less.train) < set(few.train) and set(less.unlabeled) > set(few.unlabeled)
     assert set(few.train) | set(few.unlabeled) == set(splits.train) and not set(few.train) & set(few.unlabeled)
-    assert (fraction(splits, 0.5).train == few.train).all() and len(fraction(splits, 0.5).unlabeled) == 0
-    assert set(fraction(few, 0.5, unlabeled=True).unlabeled) > set(few.unlabeled)  # what had none has none still
+    assert (subsample(splits, 0.5).train == few.train).all() and len(subsample(splits, 0.5).unlabeled) == 0
+    assert set(subsample(few, 0.5, unlabeled=True).unlabeled) > set(few.unlabeled)  # what had none has none still
 
 
 def test_folds_hold_each_image_once_and_keep_no_mask_apart():
-    assert sorted(np.concatenate([f.valid for f in folds(made(), 4)])) == list(range(40))
+    assert sorted(np.concatenate([f.valid for f in kfold_splits(made(), 4)])) == list(range(40))
     with pytest.raises(CourseError, match=r"the shape \(40, 8, 12\): one label for each image"):
-        folds(made(labels=np.zeros((40, 8, 12), np.uint8)))
-    parts = folds(made(), 4, n_repeats=2)
+        kfold_splits(made(labels=np.zeros((40, 8, 12), np.uint8)))
+    parts = kfold_splits(made(), 4, n_repeats=2)
     assert len(parts) == 8 and all(np.bincount(p.labels[p.valid]).tolist() == [5, 5] and not len(p.test) and not set(p.train) & set(p.valid) for p in parts)
     with pytest.raises(CourseError, match="smallest class has 20 images and there are 21 folds"):
-        folds(made(), 21)
+        kfold_splits(made(), 21)
 
 
 def test_the_smallest_fraction_is_one_of_each_class():
-    assert np.bincount(made().labels[fraction(made(), 1e-9).train]).tolist() == [1, 1]
+    assert np.bincount(made().labels[subsample(made(), 1e-9).train]).tolist() == [1, 1]
     for share in 0, 1.1, -1, float("nan"):
         with pytest.raises(CourseError, match="a number above 0 and up to 1"):
-            fraction(made(), share)
+            subsample(made(), share)
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -111,7 +120,7 @@ def test_masks_are_cut_as_their_images_are():
     images = np.zeros((4, 20, 40, 3), np.uint8)
     images[:, 5:9, 18:25] = 255
     masks = (images[..., 0] > 0).astype(np.uint8) * 2
-    splits = squares(replace(made(4), images=images, labels=masks))
+    splits = center_crop_all(replace(made(4), images=images, labels=masks))
     assert splits.images.shape == (4, 20, 20, 3) and (splits.labels == (splits.images[..., 0] > 0) * 2).all()
-    small = one_size(squares(splits, 10))
+    small = one_size(center_crop_all(splits, 10))
     assert small.labels.shape == (4, 10, 10) and set(np.unique(small.labels)) == {0, 2}

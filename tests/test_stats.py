@@ -4,8 +4,8 @@ import pandas as pd
 import pytest
 from scipy.stats import chi2
 
-from coursekit.stats import compare_runs, ci_half_width, wilson_interval, mcnemar, mean_interval, paired_bootstrap
 from coursekit.files import CourseError
+from coursekit.stats import ci_half_width, compare_runs, mcnemar, mean_interval, paired_bootstrap, wilson_interval
 
 
 def test_the_interval_is_wilsons():

@@ -100,16 +100,19 @@ def two_models(ws, dies_after, out):
     real, gen, disc = torch.randn(64, 4) + 2, nn.Linear(2, 4), nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Dropout(0.1), nn.Linear(8, 1))
     parts = {"gen": gen, "disc": disc, "opt_gen": torch.optim.Adam(gen.parameters(), 0.01), "opt_disc": torch.optim.AdamW(disc.parameters(), 0.01), "losses": []}
     bce = nn.functional.binary_cross_entropy_with_logits
+
+    def train(opt, loss):
+        opt.zero_grad()
+        loss.backward()
+        opt.step()
+        parts["losses"].append(loss.item())
+
     for step in resumable(60, ws, parts, [real, "a small GAN"], every=0):
         if step == dies_after:
             os.kill(os.getpid(), signal.SIGKILL)
         xb, fake = real[torch.randint(64, (16,))], gen(torch.randn(16, 2))
-        for opt, loss in ("opt_disc", lambda: bce(disc(xb), torch.ones(16, 1)) + bce(disc(fake.detach()), torch.zeros(16, 1))), ("opt_gen", lambda: bce(disc(fake), torch.ones(16, 1))):
-            value = loss()
-            parts[opt].zero_grad()
-            value.backward()
-            parts[opt].step()
-            parts["losses"].append(value.item())
+        train(parts["opt_disc"], bce(disc(xb), torch.ones(16, 1)) + bce(disc(fake.detach()), torch.zeros(16, 1)))
+        train(parts["opt_gen"], bce(disc(fake), torch.ones(16, 1)))
     torch.save([*gen.state_dict().values(), *disc.state_dict().values(), torch.tensor(parts["losses"])], out)
 
 

@@ -16,15 +16,28 @@ from hypothesis import strategies as st
 from torch import nn
 
 from coursekit.corpora import split_text
+from coursekit.evaluate import char_losses, evaluate_text, windows
+from coursekit.files import CourseError
+from coursekit.learner import text_learner
+from coursekit.ledger import ledger, load_runs, references, results
+from coursekit.loaders import LMLoader
 from coursekit.notebook import read_notebook
 from coursekit.runs import count_flops, run_grid
-from coursekit.ledger import ledger, load_runs, references, results
 from coursekit.sampler import sampler_widget
-from coursekit.evaluate import char_losses, evaluate_text, windows
-from coursekit.learner import text_learner
-from coursekit.loaders import LMLoader
-from coursekit.text import CharModel, copy_rate, generate, in_vocab_rate, nucleus, probability_strip, repetition, stream, text_metrics, tokenize_words, top_k, word_lists
-from coursekit.files import CourseError
+from coursekit.text import (
+    CharModel,
+    copy_rate,
+    generate,
+    in_vocab_rate,
+    nucleus,
+    probability_strip,
+    repetition,
+    stream,
+    text_metrics,
+    tokenize_words,
+    top_k,
+    word_lists,
+)
 
 torch.set_num_threads(1)
 

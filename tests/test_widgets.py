@@ -3,10 +3,10 @@ from dataclasses import replace
 
 import pytest
 
-from coursekit.fetch import catalogue
 from coursekit.datasets import pets
-from coursekit.widgets import dataset_picker, resolution_game, resolution_score
+from coursekit.fetch import catalogue
 from coursekit.files import CourseError
+from coursekit.widgets import dataset_picker, resolution_game, resolution_score
 
 
 def play(game, splits, right):

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from coursekit import files, machine, workspace
-from coursekit.files import CourseError, atomic_path, readable, shorten, tidy
+from coursekit.files import CourseError, atomic_path, readable, short_path, shorten
 from coursekit.workspace import doctor, seed_everything, setup
 
 
@@ -318,15 +318,13 @@ def with_gpu(monkeypatch, name, capability, archs):
 @pytest.mark.parametrize("name, capability, archs", [("Tesla P100-PCIE-16GB", (6, 0), ["sm_70", "sm_75", "sm_90"]), ("Tesla V100-SXM2-16GB", (7, 0), ["sm_75", "sm_120"]),
                                                      ("NVIDIA GB10", (12, 1), ["sm_80", "sm_90"])])
 def test_a_gpu_without_kernels_is_not_used_and_the_reason_said(name, capability, archs, monkeypatch, capsys):
-    from coursekit import ledger
-
     with_gpu(monkeypatch, name, capability, archs)
     assert setup("tiny").device == "cpu" and machine.gpu_name() == ""
     said, table = capsys.readouterr().out, doctor()
     assert said.count("\n") == 1 and said.startswith(f"The GPU {name} (sm_{capability[0]}{capability[1]}) is not used") and ", ".join(archs) in said
     assert said.endswith("install a torch that was built for it (pytorch.org/get-started).\n")
     assert table.found["GPU"] == said.strip() and table.found["scale full"] == "needs a GPU"
-    assert name not in ledger.machine(setup("tiny").device)["hardware"]
+    assert name not in machine.environment(setup("tiny").device)["hardware"]
 
 
 @pytest.mark.parametrize("name, capability, archs", [("Tesla T4", (7, 5), ["sm_70", "sm_80"]), ("NVIDIA L4", (8, 9), ["sm_75", "sm_86"]), ("NVIDIA GB10", (12, 1), ["sm_90", "compute_90"])])
@@ -344,16 +342,16 @@ def test_the_remedy_is_where_one_is(colab, monkeypatch, capsys):
 
 
 def test_home_is_written_as_tilde():
-    assert tidy(Path.home() / "a") == os.path.join("~", "a") and tidy("/x/y") == "/x/y"
+    assert short_path(Path.home() / "a") == os.path.join("~", "a") and short_path("/x/y") == "/x/y"
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="names of any bytes")
 @pytest.mark.parametrize("name, shown", [(b"caf\xe9", "café"), (b"\xff\xfe", "ÿþ"), ("é".encode() + b"\xe9", "éé"), (b"plain", "plain"), ("猫".encode(), "猫")])
 def test_a_name_that_is_no_text_can_be_printed_and_stored(name, shown):
     path = Path("/x") / os.fsdecode(name)
-    assert readable(os.fsdecode(name)) == shown and tidy(path) == f"/x/{shown}"
-    tidy(path).encode()
-    with pytest.raises(CourseError, match=f"/x/{shown}") as e, files.in_words(path):
+    assert readable(os.fsdecode(name)) == shown and short_path(path) == f"/x/{shown}"
+    short_path(path).encode()
+    with pytest.raises(CourseError, match=f"/x/{shown}") as e, files.explain_os_errors(path):
         raise OSError(errno.ENOSPC, "full", str(path))
     str(e.value).encode()
 

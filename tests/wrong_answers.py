@@ -7,14 +7,14 @@ from torchvision.models import get_model
 from torchvision.transforms.functional import rotate
 
 from coursekit import finetune
-from coursekit.runs import config_diff
+from coursekit.augment import color_jitter, random_affine, random_hflip
 from coursekit.data import near_duplicates, split_names
 from coursekit.datasets import cifar10, pets
-from coursekit.splits import folds, squares
-from coursekit.stats import wilson_interval
 from coursekit.fetch import catalogue
 from coursekit.functions import mlp
-from coursekit.augment import color_jitter, random_affine, random_hflip
+from coursekit.runs import config_diff
+from coursekit.splits import center_crop_all, kfold_splits
+from coursekit.stats import wilson_interval
 from coursekit.workspace import setup, show_table
 
 
@@ -33,9 +33,9 @@ def own_03(ws):
     "A small network that knows nothing, and pets in two folds."
     torch.manual_seed(0)
     model = get_model("shufflenet_v2_x0_5", weights=None, num_classes=5).eval()
-    pre, splits = finetune.Pretrained("small", model, [0.5] * 3, [0.25] * 3, 32, list("abcde"), float("nan")), squares(pets(ws, size=32))
+    pre, splits = finetune.Pretrained("small", model, [0.5] * 3, [0.25] * 3, 32, list("abcde"), float("nan")), center_crop_all(pets(ws, size=32))
     return {**vars(finetune), "get_model": get_model, "random_hflip": random_hflip, "random_affine": random_affine, "color_jitter": color_jitter, "pre": pre, "splits": splits, "n_epochs": 1,
-            "chosen": {}, "parts_of_runs": lambda s: folds(s, 2), "parts": folds(splits, 2)}
+            "chosen": {}, "parts_of_runs": lambda s: kfold_splits(s, 2), "parts": kfold_splits(splits, 2)}
 
 
 def own_04(ws):
