@@ -35,8 +35,7 @@ from coursekit.augment import cutout, mixup, random_hflip, random_translate
 from coursekit.checkpoints import read_checkpoint
 from coursekit.learner import learner, optimizer
 from coursekit.loaders import ArrayLoader
-from coursekit.report import record
-from coursekit.runs import run_grid
+from coursekit.runs import record, run_grid
 from coursekit.files import CourseError
 
 
