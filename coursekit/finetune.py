@@ -65,7 +65,8 @@ def linear_probe(features,       # as from `cached_features`
                 ) -> CourseLearner: # fitted
     "A linear layer trained on cached features."
     torch.manual_seed(seed)
-    learn = learner(features, LinearProbe(features.images.shape[-1], len(features.classes)), ws, bs=64, opt=opt or optimizer("Adam"), augment=[random_view],
+    head = LinearProbe(features.images.shape[-1], len(features.classes))
+    learn = learner(features, head, ws, bs=64, opt=opt or optimizer("Adam"), augment=[random_view] if features.images.ndim == 3 else [],
                     loss_func=loss_func, precision="fp32", seed=seed)
     with learn.no_bar(), learn.no_logging(), contextlib.redirect_stdout(io.StringIO()):  # it takes a second
         learn.fit_one_cycle(n_epochs, lr)
