@@ -8,13 +8,10 @@ __all__ = ['LinearProbe', 'random_view', 'linear_probe', 'BatchNormCase', 'EvalF
 # %% ../nbs/03_finetune.ipynb #4a8d5a80
 import contextlib
 import io
+import warnings
 from typing import TYPE_CHECKING
 
 import torch
-from fastai.callback.core import (
-    Callback,  # after coursekit.learner, which keeps the warnings of fastai's imports to itself
-)
-from fastai.callback.training import BnFreeze
 from torch import nn
 from torchvision.ops import StochasticDepth
 
@@ -35,6 +32,11 @@ from coursekit.pretrained import (  # noqa: F401 - for _all_
 )
 from .splits import kfold_splits, one_size, subsample
 from .stats import compare_runs
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # fastai's imports warn of what newer torch and pandas will drop
+    from fastai.callback.core import Callback
+    from fastai.callback.training import BnFreeze
 
 if TYPE_CHECKING:
     import matplotlib.pyplot as plt
@@ -65,7 +67,8 @@ def linear_probe(features,       # as from `cached_features`
                 ) -> CourseLearner: # fitted
     "A linear layer trained on cached features."
     torch.manual_seed(seed)
-    learn = learner(features, LinearProbe(features.images.shape[-1], len(features.classes)), ws, bs=64, opt=opt or optimizer("Adam"), augment=[random_view],
+    head = LinearProbe(features.images.shape[-1], len(features.classes))
+    learn = learner(features, head, ws, bs=64, opt=opt or optimizer("Adam"), augment=[random_view] if features.images.ndim == 3 else [],
                     loss_func=loss_func, precision="fp32", seed=seed)
     with learn.no_bar(), learn.no_logging(), contextlib.redirect_stdout(io.StringIO()):  # it takes a second
         learn.fit_one_cycle(n_epochs, lr)
