@@ -39,14 +39,17 @@ def main(rounds=3, n=4000):
         os.environ |= {"COURSEKIT_RUNS": f"{room}/runs", "COURSEKIT_CACHE": f"{room}/cache"}
         splits = cifar10(setup("quick"))
         images, nothing = np.asarray(splits.images), np.array([], int)
-        few = replace(splits, images=images[:n], labels=splits.labels[:n], train=np.arange(n), valid=nothing, test=nothing)
+        few = replace(splits, images=images[:n], labels=splits.labels[:n], train=np.arange(n), valid=nothing,
+                      test=nothing)
         ratios = []
         for _ in range(rounds):
             loop, found = timed(image_by_image, images[:n])
             ours, pairs = timed(near_duplicates, few)
             ratios.append(loop / ours)
-            print(f"{n:,} images: {loop:.1f} s image by image ({len(found)} pairs), {ours:.2f} s with near_duplicates ({len(pairs)} pairs)")
-        print(f"near_duplicates is {statistics.median(ratios):.0f} times as fast, median of {rounds} rounds on {cpu_name()}, {n_cores()} cores")
+            print(f"{n:,} images: {loop:.1f} s image by image ({len(found)} pairs), {ours:.2f} s with near_duplicates "
+                  f"({len(pairs)} pairs)")
+        print(f"near_duplicates is {statistics.median(ratios):.0f} times as fast, median of {rounds} rounds on "
+              f"{cpu_name()}, {n_cores()} cores")
         whole, pairs = timed(near_duplicates, splits)
         print(f"{len(images):,} images: {whole:.1f} s, {len(pairs):,} pairs")
 

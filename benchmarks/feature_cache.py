@@ -56,8 +56,10 @@ class Files(torch.utils.data.Dataset):
 def plain(root, part, weights, device, seed, name, kwargs, lr, smoothing):
     "Accuracy of one run with torchvision alone."
     steps = transforms.Compose([transforms.Resize(SIDE), transforms.CenterCrop(SIDE), transforms.ToTensor(),
-                                transforms.Normalize(ResNet18_Weights.DEFAULT.transforms().mean, ResNet18_Weights.DEFAULT.transforms().std)])
-    train, valid = (torch.utils.data.DataLoader(Files(root, [part.files[i] for i in idx], part.labels[idx], steps), BS, shuffle=shuffle, num_workers=2)
+                                transforms.Normalize(ResNet18_Weights.DEFAULT.transforms().mean,
+                                                     ResNet18_Weights.DEFAULT.transforms().std)])
+    train, valid = (torch.utils.data.DataLoader(Files(root, [part.files[i] for i in idx], part.labels[idx], steps), BS,
+                                                shuffle=shuffle, num_workers=2)
                     for idx, shuffle in ((part.train, True), (part.valid, False)))
     torch.manual_seed(seed)
     model = resnet18()
@@ -88,26 +90,31 @@ def main(seeds=range(3)):
         pre, root = pretrained("resnet18", ws), fetch("Oxford-IIIT Pet", ws)
         began = time.perf_counter()  # reading the files is counted in, as it is in the plain way
         splits = center_crop_all(pets(ws, size=SIDE))
-        print(f"{splits.title}, {SIDE} pixels, {pre.title}; {len(CONFIGURATIONS)} configurations x {len(seeds)} folds x {EPOCHS} epochs; {gpu_name() or cpu_name()}, {n_cores()} cores")
+        print(f"{splits.title}, {SIDE} pixels, {pre.title}; {len(CONFIGURATIONS)} configurations x {len(seeds)} folds "
+              f"x {EPOCHS} epochs; {gpu_name() or cpu_name()}, {n_cores()} cores")
 
         features = cached_features(pre, splits, ws)
         filled, ours = time.perf_counter() - began, {}
         parts = kfold_splits(features)
         for name, (opt, kwargs, lr, smoothing) in CONFIGURATIONS.items():
-            learners = [linear_probe(parts[s], ws, EPOCHS, optimizer(opt, **kwargs), lr, CrossEntropy(label_smoothing=smoothing), seed=s) for s in seeds]
+            learners = [linear_probe(parts[s], ws, EPOCHS, optimizer(opt, **kwargs), lr,
+                                     CrossEntropy(label_smoothing=smoothing), seed=s) for s in seeds]
             ours[name] = [float(learn.recorder.values[-1][2]) for learn in learners]
         seconds = time.perf_counter() - began
 
         began, theirs = time.perf_counter(), {}
         one = partial(plain, root, weights=pre.model.state_dict(), device=ws.device)
         for name, configuration in CONFIGURATIONS.items():
-            theirs[name] = [one(parts[s], seed=s, name=configuration[0], kwargs=configuration[1], lr=configuration[2], smoothing=configuration[3]) for s in seeds]
+            theirs[name] = [one(parts[s], seed=s, name=configuration[0], kwargs=configuration[1], lr=configuration[2],
+                                smoothing=configuration[3]) for s in seeds]
         plainly = time.perf_counter() - began
 
     print(f"{'':28}{'coursekit':>16}{'torchvision':>16}   accuracy: mean, std of {len(seeds)} folds")
     for name in CONFIGURATIONS:
-        print(f"{name:28}" + "".join(f"{statistics.mean(a):9.3f} ±{statistics.stdev(a):.3f}" for a in (ours[name], theirs[name])))
-    print(f"with the cache {seconds:.0f} s, of which {filled:.1f} s fill it; plainly {plainly:.0f} s: {plainly / seconds:.0f} times as fast")
+        print(f"{name:28}" + "".join(f"{statistics.mean(a):9.3f} ±{statistics.stdev(a):.3f}"
+                                     for a in (ours[name], theirs[name])))
+    print(f"with the cache {seconds:.0f} s, of which {filled:.1f} s fill it; plainly {plainly:.0f} s: "
+          f"{plainly / seconds:.0f} times as fast")
 
 
 if __name__ == "__main__":

@@ -52,7 +52,8 @@ def main(rounds=3):
     seconds = [statistics.median(t[k] for t in times) for k in range(3)]
     print(f"{len(images):,} files, {cpu_name()}, {n_cores()} cores, median of {rounds} rounds")
     print(f"{'':34}{'seconds':>8}{'times as fast':>15}")
-    for k, name in enumerate(["ImageFolder through PIL", "coursekit, first time (decodes)", "coursekit, from then on (mapped)"]):
+    for k, name in enumerate(["ImageFolder through PIL", "coursekit, first time (decodes)",
+                              "coursekit, from then on (mapped)"]):
         print(f"{name:34}{seconds[k]:8.2f}{ratio(k):15.1f}")
 
 

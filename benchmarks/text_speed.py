@@ -7,7 +7,8 @@ AdamW, clipped gradients: coursekit's `text_learner` in the precision that it pi
 the fused nn.LSTM in fp32, which shows what the Learner costs, and a bare loop with an nn.LSTMCell a layer and a Python
 step a character. Writing: characters a second of 500-character texts: coursekit's `generate`, 16 side by side and one
 alone, each with its state carried, and a loop that reads the whole text again for every character, as the first version
-of a sampler often does. The ways take turns in one process; medians of three rounds, one thread, for the hardware named.
+of a sampler often does. The ways take turns in one process; medians of three rounds, one thread, for the hardware
+named.
 The text is Python's own source, so nothing is fetched.
 """
 import os
@@ -53,7 +54,9 @@ class Fused(nn.Module):
     "The same network with torch's fused layers."
     def __init__(self, n_chars):
         super().__init__()
-        self.embed, self.lstm, self.out = nn.Embedding(n_chars, 64), nn.LSTM(64, N_HIDDEN, N_LAYERS, batch_first=True), nn.Linear(N_HIDDEN, n_chars)
+        self.embed, self.lstm, self.out = nn.Embedding(n_chars, 64), nn.LSTM(64, N_HIDDEN, N_LAYERS,
+                                                                             batch_first=True), \
+                                                                                 nn.Linear(N_HIDDEN, n_chars)
 
     def forward(self, x, state=None):
         h, state = self.lstm(self.embed(x), state)
@@ -67,7 +70,8 @@ def bare(model, text, ws):
     start = time.perf_counter()
     for xb, yb in LMLoader(text.train, BS, SEQ, device=ws.device):
         logits, state = model(xb, state)
-        state = tuple(s.detach() for s in state) if isinstance(model, Fused) else [tuple(s.detach() for s in pair) for pair in state]
+        state = tuple(s.detach() for s in state) if isinstance(model, Fused) \
+            else [tuple(s.detach() for s in pair) for pair in state]
         loss = F.cross_entropy(logits.flatten(0, 1), yb.flatten())
         opt.zero_grad()
         loss.backward()
@@ -79,7 +83,8 @@ def bare(model, text, ws):
 
 def ours(text, ws, precision=None):
     "Seconds of one pass with coursekit's learner, with its checkpoints and a validation of two batches."
-    learn = text_learner(text, CharModel(len(text.chars), "LSTM", N_HIDDEN, N_LAYERS), ws, BS, SEQ, precision=precision, fresh=True)
+    learn = text_learner(text, CharModel(len(text.chars), "LSTM", N_HIDDEN, N_LAYERS), ws, BS, SEQ, precision=precision,
+                         fresh=True)
     start = time.perf_counter()
     with learn.no_bar(), learn.no_logging():
         learn.fit(1)
@@ -88,7 +93,8 @@ def ours(text, ws, precision=None):
 
 def read_again(model, text, n):
     "Seconds of writing `n` characters, the whole text read again for each."
-    random, ids = torch.Generator().manual_seed(0), torch.as_tensor(text.encode("\n"), device=model.out.weight.device)[None]
+    random, ids = torch.Generator().manual_seed(0), torch.as_tensor(text.encode("\n"),
+                                                                    device=model.out.weight.device)[None]
     model.eval()
     start = time.perf_counter()
     for _ in range(n):
@@ -129,10 +135,12 @@ def main(rounds=3):
         text = replace(text, train=text.train[:N_TRAIN], valid=text.valid[:BS * SEQ + 1])
         model = CharModel(len(text.chars), "LSTM", N_HIDDEN, N_LAYERS).to(ws.device)
         print(f"{gpu_name() or cpu_name()}, one thread, medians of {rounds} rounds")
-        ways = {"coursekit": lambda: ours(text, ws), "coursekit, fp32": lambda: ours(text, ws, "fp32"), "bare loop, nn.LSTM, fp32": lambda: bare(Fused(len(text.chars)), text, ws),
+        ways = {"coursekit": lambda: ours(text, ws), "coursekit, fp32": lambda: ours(text, ws, "fp32"),
+                "bare loop, nn.LSTM, fp32": lambda: bare(Fused(len(text.chars)), text, ws),
                 "bare loop, nn.LSTMCell, a Python step a character": lambda: bare(Cells(len(text.chars)), text, ws)}
         show("training", ways, dict.fromkeys(ways, N_TRAIN - 1), rounds)
-        ways = {"generate, 16 side by side": lambda: carried(model, text, N_WRITTEN, 16), "generate, one": lambda: carried(model, text, N_WRITTEN, 1),
+        ways = {"generate, 16 side by side": lambda: carried(model, text, N_WRITTEN, 16),
+                "generate, one": lambda: carried(model, text, N_WRITTEN, 1),
                 "the whole text read again for each character": lambda: read_again(model, text, N_WRITTEN)}
         show("writing", ways, {name: N_WRITTEN * (16 if "16" in name else 1) for name in ways}, rounds)
 

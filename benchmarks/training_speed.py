@@ -36,9 +36,13 @@ BS, PER_CLASS = 64, 500
 
 
 def coursekit(splits, ws, precision=None, model=vgg):
-    "Seconds of one epoch with coursekit's learner, without validation; with finding the fit's key and writing its checkpoints."
-    learn = learner(splits, model(), ws, bs=BS, opt=optimizer("SGD", momentum=0.9), lr=1e-3, augment=[random_hflip, random_translate(4)], precision=precision, fresh=True)
-    learn.dls.loaders[1].images, learn.dls.loaders[1].labels = (t[:BS] for t in (learn.dls.valid.images, learn.dls.valid.labels))
+    """Seconds of one epoch with coursekit's learner, without validation; with finding the fit's key and writing its
+    checkpoints."""
+    learn = learner(splits, model(), ws, bs=BS, opt=optimizer("SGD", momentum=0.9), lr=1e-3,
+                    augment=[random_hflip, random_translate(4)], precision=precision, fresh=True)
+    learn.dls.loaders[1].images, learn.dls.loaders[1].labels = (t[:BS]
+                                                                for t in (learn.dls.valid.images,
+                                                                          learn.dls.valid.labels))
     start = time.perf_counter()
     with learn.no_bar(), learn.no_logging(), contextlib.redirect_stdout(io.StringIO()):
         learn.fit(1)
@@ -75,7 +79,8 @@ def overhead(splits, ws):
 
 def tutorial(root, device):
     "Seconds of one epoch as PyTorch's tutorials write it."
-    steps = transforms.Compose([transforms.RandomCrop(32, padding=4, padding_mode="reflect"), transforms.RandomHorizontalFlip(), transforms.ToTensor(),
+    steps = transforms.Compose([transforms.RandomCrop(32, padding=4, padding_mode="reflect"),
+                                transforms.RandomHorizontalFlip(), transforms.ToTensor(),
                                 transforms.Normalize((0.5,) * 3, (0.25,) * 3)])
     loader = torch.utils.data.DataLoader(ImageFolder(root, steps), BS, shuffle=True, num_workers=2)
     model = vgg().to(device)
@@ -103,8 +108,10 @@ def fastai(root, device):
     )
     from fastai.vision.augment import Flip
 
-    dls = ImageDataLoaders.from_folder(root, valid_pct=0.0001, item_tfms=[CropPad(40), RandomCrop(32)], batch_tfms=[Flip()], bs=BS, num_workers=2, device=device)
-    learn = Learner(dls, vgg(), loss_func=CrossEntropyLossFlat(), opt_func=partial(OptimWrapper, opt=torch.optim.SGD, momentum=0.9))
+    dls = ImageDataLoaders.from_folder(root, valid_pct=0.0001, item_tfms=[CropPad(40), RandomCrop(32)],
+                                       batch_tfms=[Flip()], bs=BS, num_workers=2, device=device)
+    learn = Learner(dls, vgg(), loss_func=CrossEntropyLossFlat(),
+                    opt_func=partial(OptimWrapper, opt=torch.optim.SGD, momentum=0.9))
     start = time.perf_counter()
     with learn.no_bar(), learn.no_logging():
         learn.fit(1, 1e-3)
@@ -125,15 +132,18 @@ def main(rounds=3):
             (root / splits.files[i]).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(found / splits.files[i], root / splits.files[i])
         root /= "train"
-        ways = {"coursekit": lambda: coursekit(splits, ws), "coursekit, fp32": lambda: coursekit(splits, ws, "fp32"), "bare loop on coursekit's batches": lambda: bare(splits, ws),
-                "tutorial loop": lambda: tutorial(root, ws.device), "fastai's ImageDataLoaders": lambda: fastai(root, ws.device)}
+        ways = {"coursekit": lambda: coursekit(splits, ws), "coursekit, fp32": lambda: coursekit(splits, ws, "fp32"),
+                "bare loop on coursekit's batches": lambda: bare(splits, ws),
+                "tutorial loop": lambda: tutorial(root, ws.device),
+                "fastai's ImageDataLoaders": lambda: fastai(root, ws.device)}
         for way in ways.values():
             way()  # once, unmeasured: imports, kernels, the disk's cache
         times = {name: [] for name in ways}
         for _ in range(rounds):
             for name, way in ways.items():
                 times[name].append(way())
-        print(f"{len(splits.train):,} images, {gpu_name() or cpu_name()}, {n_cores()} cores, medians of {rounds} rounds")
+        print(f"{len(splits.train):,} images, {gpu_name() or cpu_name()}, {n_cores()} cores, medians of {rounds} "
+              f"rounds")
         print(f"{'':34}{'images/s':>9}{'coursekit is so many times as fast':>36}")
         for name, t in times.items():
             ratio = statistics.median(b / a for a, b in zip(times["coursekit"], t))
@@ -141,7 +151,8 @@ def main(rounds=3):
         many = cifar10(ws, per_class=5 * PER_CLASS)
         added = statistics.median(overhead(many, ws) for _ in range(2 * rounds + 1))
         batch = 1000 * statistics.median(times["bare loop on coursekit's batches"]) * BS / len(splits.train)
-        print(f"The Learner adds {added:.2f} ms to a batch of {batch:.1f} ms: {added / batch:.1%} ({len(many.train):,} images an epoch, all that a fit writes counted in)")
+        print(f"The Learner adds {added:.2f} ms to a batch of {batch:.1f} ms: {added / batch:.1%} ({len(many.train):,} "
+              f"images an epoch, all that a fit writes counted in)")
 
 
 if __name__ == "__main__":

@@ -25,14 +25,16 @@ with warnings.catch_warnings():
     from fastai.callback.schedule import ParamScheduler
     from fastai.learner import Metric
 
-_all_ = ["ablate", "config_diff", "plot_curves", "plot_dots", "plot_networks", "plot_gaps", "evaluate_test_once", "plot_comparison", "count_params_flops", "summarize"]
+_all_ = ["ablate", "config_diff", "plot_curves", "plot_dots", "plot_networks", "plot_gaps", "evaluate_test_once",
+         "plot_comparison", "count_params_flops", "summarize"]
 
 # %% ../nbs/04_ablate.ipynb #246eed3f
 def norm_layer(kind,       # 'batch', 'layer', 'instance' or 'group'; None for none
                n,          # channels
-               flat=False, # True after a linear layer: an instance norm has no pixels to average over there, and is left out
+               flat=False, # True after a linear layer, where an instance norm has no pixels to average and is left out
               ) -> list:   # of one layer, or of none
-    "A normalisation of `n` channels; layer norm is one group of all channels, group norm has 8 groups (Wu and He, 2018)."
+    """A normalisation of `n` channels; layer norm is one group of all channels, group norm has 8 groups (Wu and He,
+    2018)."""
     kinds = {"batch": nn.BatchNorm1d if flat else nn.BatchNorm2d, "layer": lambda n: nn.GroupNorm(1, n),
              "instance": lambda n: nn.InstanceNorm2d(n, affine=True), "group": lambda n: nn.GroupNorm(8, n)}
     if kind is not None and kind not in kinds:
@@ -49,7 +51,8 @@ def arrange(order, **layers):
 
 def conv(n_in, n_out, order, norm, stride=1):
     "A 3 x 3 convolution, and its activation and normalisation in this order."
-    return [nn.Conv2d(n_in, n_out, 3, stride, padding=1), *arrange(order, act=[nn.ReLU(inplace=True)], norm=norm_layer(norm, n_out))]
+    return [nn.Conv2d(n_in, n_out, 3, stride, padding=1),
+            *arrange(order, act=[nn.ReLU(inplace=True)], norm=norm_layer(norm, n_out))]
 
 # %% ../nbs/04_ablate.ipynb #e24b6fd2
 class ZeroPadShortcut(nn.Module):
@@ -76,14 +79,17 @@ def shortcut(kind,        # 'identity' or 'projection'
              n_in, n_out, # channels
              norm,        # of the projection
             ):
-    "The way around a block: x itself; where channels are added, with zeros (option A) or through a 1 x 1 convolution (option B)."
+    """The way around a block: x itself; where channels are added, with zeros (option A) or through a 1 x 1
+    convolution (option B)."""
     if n_in == n_out:
         return nn.Identity()
-    return ZeroPadShortcut(n_out - n_in) if kind == "identity" else nn.Sequential(nn.Conv2d(n_in, n_out, 1), *norm_layer(norm, n_out))
+    return ZeroPadShortcut(n_out - n_in) if kind == "identity" else nn.Sequential(nn.Conv2d(n_in, n_out, 1),
+        *norm_layer(norm, n_out))
 
 # %% ../nbs/04_ablate.ipynb #6eacaaee
 def conv_block(n_in, n_out, order, norm, rate, pool, skip):
-    "Two convolutions, then what halves the picture, and dropout; with `skip`, a shortcut around both that ends before the second activation."
+    """Two convolutions, then what halves the picture, and dropout; with `skip`, a shortcut around both that ends
+    before the second activation."""
     first, second = conv(n_in, n_out, order, norm), nn.Conv2d(n_out, n_out, 3, padding=1)
     then = {"act": [nn.ReLU(inplace=True)], "norm": norm_layer(norm, n_out), "drop": [nn.Dropout(rate)] if rate else [],
             "pool": [nn.MaxPool2d(2)] if pool == "max" else conv(n_out, n_out, order, norm, stride=2)}
@@ -99,11 +105,14 @@ def head_layers(kind, n_in, side, n_hidden, n_classes, order, norm, rate):
     if kind == "average":
         return [nn.AdaptiveAvgPool2d(1), nn.Flatten(), *drop, nn.Linear(n_in, n_classes)]
     hidden = nn.Linear(n_in * side**2, n_hidden)
-    return [nn.Flatten(), hidden, *arrange(order, act=[nn.ReLU(inplace=True)], norm=norm_layer(norm, n_hidden, flat=True), drop=drop), nn.Linear(n_hidden, n_classes)]
+    return [nn.Flatten(), hidden,
+            *arrange(order, act=[nn.ReLU(inplace=True)], norm=norm_layer(norm, n_hidden, flat=True), drop=drop),
+            nn.Linear(n_hidden, n_classes)]
 
 
 def init_weights(model):
-    "He et al.'s (2015) weights for convolutions and linear layers; the last layer is zero, so that at first all classes are equally likely."
+    """He et al.'s (2015) weights for convolutions and linear layers; the last layer is zero, so that at first all
+    classes are equally likely."""
     layers = [m for m in model.modules() if isinstance(m, (nn.Conv2d, nn.Linear))]
     for layer in layers:
         nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
@@ -137,21 +146,27 @@ def network(n_classes=10,
 def _check_network(widths, side, rates, order, pool, head, skip):
     "Fail in words where no such network can be built."
     if side % 2 ** len(widths):
-        raise CourseError(f"The input has {side} pixels a side and each of the {len(widths)} blocks halves it: take a side that {2 ** len(widths)} divides, or fewer blocks.")
+        raise CourseError(f"The input has {side} pixels a side and each of the {len(widths)} blocks halves it: take a "
+                          f"side that {2 ** len(widths)} divides, or fewer blocks.")
     if len(rates) != len(widths) + 1 or not all(0 <= rate < 1 for rate in rates):
-        raise CourseError(f"The dropout rates are {rates} and there are {len(widths)} blocks and a head: one rate from 0 to below 1 is expected for all, or a list of {len(widths) + 1}.")
+        raise CourseError(f"The dropout rates are {rates} and there are {len(widths)} blocks and a head: one rate from "
+                          f"0 to below 1 is expected for all, or a list of {len(widths) + 1}.")
     if sorted(order.split()) != ["act", "drop", "norm", "pool"]:
-        raise CourseError(f"The order is {order!r}: the words act, norm, pool and drop are expected, each once, in the order you want.")
-    for name, value, choices in ("pool", pool, ("max", "strided")), ("head", head, ("dense", "average")), ("skip", skip, (None, "identity", "projection")):
+        raise CourseError(f"The order is {order!r}: the words act, norm, pool and drop are expected, each once, in the "
+                          f"order you want.")
+    for name, value, choices in ("pool", pool, ("max", "strided")), ("head", head, ("dense", "average")), \
+        ("skip", skip, (None, "identity", "projection")):
         if value not in choices:
             raise CourseError(f"{name} is {value!r}: choose one of {', '.join(map(repr, choices))}.")
     if skip and not order.startswith("norm act"):
-        raise CourseError(f"The order is {order!r} and there are skip connections, whose sum comes after the norm and before the activation: take an order that begins with 'norm act'.")
+        raise CourseError(f"The order is {order!r} and there are skip connections, whose sum comes after the norm and "
+                          f"before the activation: take an order that begins with 'norm act'.")
 
 # %% ../nbs/04_ablate.ipynb #75f2d499
 def augmentations(names, n_classes):
     "The functions that these names stand for; names, because the ledger keeps a run's configuration as text."
-    known = {"flip": random_hflip, "shift": random_translate(3), "rotation": random_affine(degrees=15), "scaling": random_affine(scale=0.2), "affine": random_affine(10, 0.1, 10),
+    known = {"flip": random_hflip, "shift": random_translate(3), "rotation": random_affine(degrees=15),
+             "scaling": random_affine(scale=0.2), "affine": random_affine(10, 0.1, 10),
              "colour": color_jitter(), "cutout": cutout(8), "mixup": mixup(n_classes)}
     if wrong := [name for name in names if name not in known]:
         raise CourseError(f"There is no augmentation {wrong[0]!r}: choose from {', '.join(known)}.")
@@ -159,15 +174,18 @@ def augmentations(names, n_classes):
 
 # %% ../nbs/04_ablate.ipynb #5d909765
 def schedule(name, lr):
-    "{what changes: function of the share of training that is done}, for fastai's ParamScheduler; `lr` is the highest rate."
+    """{what changes: function of the share of training that is done}, for fastai's ParamScheduler; `lr` is the
+    highest rate."""
     from fastai.callback.schedule import SchedCos, SchedLin, SchedNo, combine_scheds, combined_cos
 
     known = {
         "constant": {"lr": SchedNo(lr, lr)},
         "step decay": {"lr": combine_scheds([0.5, 0.25, 0.25], [SchedNo(r, r) for r in (lr, lr / 10, lr / 100)])},
         "warm-up, cosine": {"lr": combine_scheds([0.1, 0.9], [SchedLin(lr / 25, lr), SchedCos(lr, 0)])},
-        "restarts": {"lr": combine_scheds([1 / 3, 2 / 3], [SchedCos(lr, 0), SchedCos(lr, 0)])},  # fastai's fit_sgdr with two cycles
-        "one cycle": {"lr": combined_cos(0.25, lr / 25, lr, lr / 1e5), "mom": combined_cos(0.25, 0.95, 0.85, 0.95)},  # fastai's fit_one_cycle
+        # fastai's fit_sgdr with two cycles
+        "restarts": {"lr": combine_scheds([1 / 3, 2 / 3], [SchedCos(lr, 0), SchedCos(lr, 0)])},
+        # fastai's fit_one_cycle
+        "one cycle": {"lr": combined_cos(0.25, lr / 25, lr, lr / 1e5), "mom": combined_cos(0.25, 0.95, 0.85, 0.95)},
     }
     if name not in known:
         raise CourseError(f"There is no schedule {name!r}: choose {', '.join(map(repr, known))}.")
@@ -175,7 +193,8 @@ def schedule(name, lr):
 
 # %% ../nbs/04_ablate.ipynb #abfcf2ff
 class TrainAccuracy(Metric):
-    "Accuracy on `n` evenly spaced training images as they are, without augmentation and dropout: what a gap is measured from."
+    """Accuracy on `n` evenly spaced training images as they are, without augmentation and dropout: what a gap is
+    measured from."""
     def __init__(self, n=1000):
         self.n, self.learn = n, None
 
@@ -204,7 +223,7 @@ def train_variant(data, ws, seed=0,
                   lr=0.02,              # the highest
                   shape="one cycle",    # of the learning rate, see `schedule`
                   opt="SGD",            # with momentum 0.9; or the name of another class in torch.optim
-                  weight_decay=0.,      # SGD and Adam add it to the gradient (L2), AdamW takes it from the weights (decoupled)
+                  weight_decay=0.,      # in the gradient (L2) by SGD and Adam, off the weights by AdamW (decoupled)
                   bs=64,
                   augment=(),           # names, see `augmentations`
                   unit_range=False,     # True leaves the inputs in [0, 1]; False: zero mean, unit variance
@@ -216,7 +235,8 @@ def train_variant(data, ws, seed=0,
     torch.manual_seed(seed)
     model = network(len(data.classes), side=data.images.shape[1], **architecture)
     maker = optimizer(opt, weight_decay=weight_decay, **({"momentum": 0.9} if opt == "SGD" else {}))
-    learn = learner(data, model, ws, bs, lr, maker, augmentations(augment, len(data.classes)), *((0., 1.) if unit_range else (None, None)),
+    learn = learner(data, model, ws, bs, lr, maker, augmentations(augment, len(data.classes)),
+                    *((0., 1.) if unit_range else (None, None)),
                     metrics=[accuracy, TrainAccuracy()], seed=seed)
     with learn.no_bar(), learn.no_logging():
         learn.fit(n_epochs, cbs=ParamScheduler(schedule(shape, lr)))

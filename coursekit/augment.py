@@ -42,7 +42,8 @@ def _is_mask(yb):
 
 # %% ../nbs/kit/11_augment.ipynb #83f73978
 def random_affine(degrees=0, scale=0., shear=0):
-    "A function that turns each image by up to `degrees`, scales it by up to 1 + `scale` and shears it by up to `shear` degrees."
+    """A function that turns each image by up to `degrees`, scales it by up to 1 + `scale` and shears it by up to
+    `shear` degrees."""
     def warp(xb, yb):
         draw = lambda high: (2 * torch.rand(len(xb), device=xb.device) - 1) * high
         amounts = draw(math.radians(degrees)), draw(math.log1p(scale)).exp(), draw(math.radians(shear)).tan()
@@ -66,7 +67,8 @@ def affine_warp(xb,    # images, shape (bs, channels, h, w)
 
 # %% ../nbs/kit/11_augment.ipynb #a5a812fd
 def color_jitter(strength=0.3):
-    "A function that changes each image's contrast by a factor of up to 1 + `strength`, and moves each color by up to `strength` standard deviations."
+    """A function that changes each image's contrast by a factor of up to 1 + `strength`, and moves each color by up
+    to `strength` standard deviations."""
     def jitter(xb, yb):
         draw = lambda *shape: (2 * torch.rand(*shape, device=xb.device) - 1) * strength
         middle = xb.mean((1, 2, 3), keepdim=True)
@@ -88,7 +90,8 @@ def cutout(side=8):
 
 
 def mixup(n_classes, alpha=0.2):
-    "A function that blends each image and its label with another one's (Zhang et al., 2018); labels become shares, (bs, n_classes)."
+    """A function that blends each image and its label with another one's (Zhang et al., 2018); labels become shares,
+    (bs, n_classes)."""
     def mix(xb, yb):
         share = torch.distributions.Beta(alpha, alpha).sample((len(xb),)).to(xb.device)
         share, other = torch.maximum(share, 1 - share), torch.randperm(len(xb), device=xb.device)

@@ -21,7 +21,8 @@ _all_ = ["evaluate_test", "history", "plot_top_losses", "calibration_curve"]
 
 # %% ../nbs/02_baseline.ipynb #307b6dc0
 def simple_baselines(splits, most=5000) -> "pd.DataFrame": # model, accuracy, seconds
-    "Majority class, nearest class mean, logistic regression and 5 nearest neighbours on the pixels, on at most `most` training images."
+    """Majority class, nearest class mean, logistic regression and 5 nearest neighbours on the pixels, on at most
+    `most` training images."""
     import time
     import warnings
 
@@ -36,7 +37,8 @@ def simple_baselines(splits, most=5000) -> "pd.DataFrame": # model, accuracy, se
     train = np.random.default_rng(0).permutation(splits.train)[:most]
     x, xv = (splits.images[idx].reshape(len(idx), -1).astype(np.float32) / 255 for idx in (train, splits.valid))
     y, yv = splits.labels[train], splits.labels[splits.valid]
-    models = {"majority class": DummyClassifier(), "nearest class mean": NearestCentroid(), "5 nearest neighbours": KNeighborsClassifier(5),
+    models = {"majority class": DummyClassifier(), "nearest class mean": NearestCentroid(),
+              "5 nearest neighbours": KNeighborsClassifier(5),
               "logistic regression": make_pipeline(StandardScaler(), LogisticRegression(C=1e-3, max_iter=100))}
     rows = []
     for name, model in models.items():

@@ -35,7 +35,8 @@ def to_plain(x):
     if isinstance(x, np.generic):
         return x.item()
     if not (x is None or isinstance(x, (bool, int, float, str))):
-        raise CourseError(f"A {type(x).__name__} can't be kept in a checkpoint: numbers, strings, tensors, and lists and dicts of them are expected.")
+        raise CourseError(f"A {type(x).__name__} can't be kept in a checkpoint: numbers, strings, tensors, and lists "
+                          f"and dicts of them are expected.")
     return x
 
 
@@ -56,7 +57,8 @@ def seed_all(seed):
 def random_states(device) -> dict:
     "The states of all random numbers in use."
     kind, keys, *rest = np.random.get_state()
-    states = {"python": to_plain(random.getstate()), "numpy": [kind, torch.from_numpy(keys.astype(np.int64)), *rest], "torch": torch.get_rng_state()}
+    states = {"python": to_plain(random.getstate()), "numpy": [kind, torch.from_numpy(keys.astype(np.int64)), *rest],
+              "torch": torch.get_rng_state()}
     return states | ({"cuda": torch.cuda.get_rng_state()} if device.type == "cuda" else {})
 
 
@@ -73,7 +75,8 @@ def set_random_states(states):
 
 def bitwise_machine(device) -> dict:
     "What must be the same for a fit to go on bit for bit."
-    return {"device": gpu_name() if device.type == "cuda" else cpu_name(), "threads": torch.get_num_threads(), "torch": str(torch.__version__)}
+    return {"device": gpu_name() if device.type == "cuda" else cpu_name(), "threads": torch.get_num_threads(),
+            "torch": str(torch.__version__)}
 
 # %% ../nbs/kit/14_checkpoints.ipynb #4cd9e7d2
 def write_checkpoint(path, state):
@@ -117,7 +120,8 @@ class CheckpointStore:
                 write_checkpoint(self.kept / SLOTS[self.turn], state)
                 self.copied = time.monotonic()
         except CourseError as e:
-            warnings.warn(f"This checkpoint was not kept: {e} Training goes on; a crash now would go back to the one before.", stacklevel=2)
+            warnings.warn(f"This checkpoint was not kept: {e} Training goes on; a crash now would go back to the one "
+                          f"before.", stacklevel=2)
         self.turn = 1 - self.turn
 
     def finish(self, state):
@@ -140,9 +144,12 @@ class CheckpointStore:
                 try:
                     state = read_checkpoint(path)
                     fits(state)
-                    found.append((path.name == "final.pt", state["epoch"], state["batch"], len(found), path.name, state))
-                except (CourseError, RuntimeError, KeyError, ValueError, TypeError, EOFError, pickle.UnpicklingError) as e:
-                    print(f"{short_path(path)} can't be used ({str(e).splitlines()[0]}): going on from the one before it, if there is one.")
+                    found.append((path.name == "final.pt", state["epoch"], state["batch"], len(found), path.name,
+                                  state))
+                except (CourseError, RuntimeError, KeyError, ValueError, TypeError, EOFError,
+                        pickle.UnpicklingError) as e:
+                    print(f"{short_path(path)} can't be used ({str(e).splitlines()[0]}): going on from the one before "
+                          f"it, if there is one.")
         if not found:
             return None
         *_, name, state = max(found, key=lambda f: f[:4])
@@ -167,22 +174,26 @@ def find_store(key, probe, ws) -> CheckpointStore:
 
 def _alike(a, b):
     "Whether two probes come from the same model, on other hardware perhaps."
-    return len(a) == len(b) and all(x.shape == y.shape and torch.allclose(x, y, rtol=1e-3, atol=1e-4) for x, y in zip(a, b))
+    return len(a) == len(b) and all(x.shape == y.shape and torch.allclose(x, y, rtol=1e-3, atol=1e-4) for x,
+                                    y in zip(a, b))
 
 # %% ../nbs/kit/14_checkpoints.ipynb #b4fe0c37
 def resumable(n_steps,
               ws,
-              parts,    # {name: what changes}: modules, optimizers, schedulers, tensors, lists and dicts of plain values
+              parts,    # {name: what changes}: modules, optimizers, tensors, lists and dicts of plain values
               config,   # what else decides the outcome: settings, data, the functions that the loop calls
               seed=None,  # None: the workspace's
               every=60,   # seconds between checkpoints
               fresh=False, # True starts over
              ) -> Iterator[int]: # the steps that are left, from 0 to n_steps - 1
-    "The steps of a plain training loop that goes on where it was killed, bit for bit on the same machine; a finished one gives its end."
-    what = describe(parts={name: _identity(x) for name, x in parts.items()}, config=config, settings=[n_steps, ws.seed if seed is None else seed])
+    """The steps of a plain training loop that goes on where it was killed, bit for bit on the same machine; a
+    finished one gives its end."""
+    what = describe(parts={name: _identity(x) for name, x in parts.items()}, config=config,
+                    settings=[n_steps, ws.seed if seed is None else seed])
     store, device = CheckpointStore(f"loop-{what.key}", ws), _device_of(parts)
     if what.unknown:
-        warnings.warn(f"This loop starts over, whatever was kept: {what.unknown[0]} can't be described, so that nobody can tell whether it is the same.", stacklevel=2)
+        warnings.warn(f"This loop starts over, whatever was kept: {what.unknown[0]} can't be described, so that nobody "
+                      f"can tell whether it is the same.", stacklevel=2)
     if fresh or what.unknown:
         store.forget()
     seed_all(ws.seed if seed is None else seed)
@@ -205,7 +216,8 @@ def _go_on(store, parts, device) -> int: # the step to begin with
     for name, x in parts.items():
         _put_back(x, state["parts"][name])
     set_random_states(state["random"])
-    exact = "" if state["machine"] == bitwise_machine(device) else " (not bit-identical: another machine, thread count or version)"
+    exact = "" if state["machine"] == bitwise_machine(device) \
+        else " (not bit-identical: another machine, thread count or version)"
     print(f"This loop was finished before: its end is loaded{exact}. fresh=True starts over." if state["final"] else
           f"This loop was cut off before step {state['epoch']}: it goes on from there{exact}.")
     return state["epoch"]
@@ -213,7 +225,8 @@ def _go_on(store, parts, device) -> int: # the step to begin with
 # %% ../nbs/kit/14_checkpoints.ipynb #f71f56b9
 def _loop_state(parts, step, device):
     "What the rest of a loop depends on."
-    return {"final": False, "epoch": step, "batch": 0, "machine": bitwise_machine(device), "random": random_states(device),
+    return {"final": False, "epoch": step, "batch": 0, "machine": bitwise_machine(device),
+            "random": random_states(device),
             "parts": {name: to_plain(x.state_dict() if hasattr(x, "state_dict") else x) for name, x in parts.items()}}
 
 
@@ -239,5 +252,6 @@ def _put_back(x, state):
 
 def _device_of(parts):
     "Where the first tensor of the parts is."
-    tensors = (t for x in parts.values() for t in ([x] if isinstance(x, torch.Tensor) else x.parameters() if isinstance(x, nn.Module) else ()))
+    tensors = (t for x in parts.values() for t in ([x] if isinstance(x, torch.Tensor) else x.parameters()
+                                                   if isinstance(x, nn.Module) else ()))
     return next((t.device for t in tensors), torch.device("cpu"))

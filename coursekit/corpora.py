@@ -21,9 +21,12 @@ from .files import CourseError, short_path
 from .splits import Data
 
 # %% ../nbs/kit/10_corpora.ipynb #e17076bb
-_NO_TEXT = "is no plain text, as it holds control characters: save a PDF, a Word document or UTF-16 as plain text in UTF-8 first."
+_NO_TEXT = ("is no plain text, as it holds control characters: save a PDF, a Word document or UTF-16 as plain text in "
+            "UTF-8 first.")
 _ENCODINGS = {"cp1252": "Windows", "cp850": "DOS", "mac_roman": "Macintosh"}
-_WINDOWS = {"iso8859-1": "cp1252", "iso8859-15": "cp1252", "iso8859-2": "cp1250", "iso8859-5": "cp1251", "iso8859-7": "cp1253", "iso8859-9": "cp1254"}  # what is often meant
+# what is often meant
+_WINDOWS = {"iso8859-1": "cp1252", "iso8859-15": "cp1252", "iso8859-2": "cp1250", "iso8859-5": "cp1251",
+            "iso8859-7": "cp1253", "iso8859-9": "cp1254"}
 
 
 def _decoded(data, path, encoding):
@@ -31,17 +34,22 @@ def _decoded(data, path, encoding):
     try:
         text, name = data.decode(encoding), codecs.lookup(encoding).name
     except (LookupError, TypeError) as e:
-        raise CourseError(f"There is no encoding {encoding!r}: 'utf-8', 'latin-1' and 'cp1252' are the usual ones.") from e
+        raise CourseError(f"There is no encoding {encoding!r}: 'utf-8', 'latin-1' and 'cp1252' "
+                          "are the usual ones.") from e
     except UnicodeDecodeError as e:
         if 0 in data:
             raise CourseError(f"{short_path(path)} {_NO_TEXT}") from e
-        raise CourseError(f"{short_path(path)} is not {encoding}: byte {e.start:,} (line {data.count(10, 0, e.start) + 1:,}) is 0x{data[e.start]:02x}; {_advice(data)}.") from e
+        raise CourseError(f"{short_path(path)} is not {encoding}: byte {e.start:,} (line "
+                          f"{data.count(10, 0, e.start) + 1:,}) is 0x{data[e.start]:02x}; {_advice(data)}.") from e
     if not name.startswith("utf-8") and not data.isascii() and _fits(data, "utf-8"):
-        raise CourseError(f"{short_path(path)} is not {encoding}: encoding='utf-8' fits, which is what is taken where none is named.")
+        raise CourseError(f"{short_path(path)} is not {encoding}: encoding='utf-8' fits, which is what is taken where "
+                          f"none is named.")
     if c1 := re.search("[\x80-\x9f]", text):
-        advice = "it was read with a wrong encoding before it was saved: get another copy" if name.startswith("utf") else _advice(data, _WINDOWS.get(name))
+        advice = "it was read with a wrong encoding before it was saved: get another copy" if name.startswith("utf") \
+            else _advice(data, _WINDOWS.get(name))
         line = text.count("\n", 0, c1.start()) + 1
-        raise CourseError(f"{short_path(path)} holds 0x{ord(c1[0]):02x} (line {line:,}), which is a control character in {encoding}; {advice}.")
+        raise CourseError(f"{short_path(path)} holds 0x{ord(c1[0]):02x} (line {line:,}), which is a control character "
+                          f"in {encoding}; {advice}.")
     return text
 
 
@@ -51,7 +59,9 @@ def _advice(data,
     "What to do about bytes in an encoding that is not known."
     if likely and _fits(data, likely):
         return f"encoding={likely!r} fits"
-    return "save it as UTF-8, or name its encoding, such as " + " or ".join(f"encoding={e!r} ({system})" for e, system in _ENCODINGS.items() if _fits(data, e))
+    return "save it as UTF-8, or name its encoding, such as " + " or ".join(f"encoding={e!r} ({system})" for e,
+                                                                            system in _ENCODINGS.items()
+                                                                            if _fits(data, e))
 
 
 def _fits(data, encoding):
@@ -66,13 +76,16 @@ def _fits(data, encoding):
 _TAIL = r"(?:(?:[^\n]|\n(?!\n))*?{0}|[^\n]*)"  # a title may take several lines, but no empty one
 _MARK = r"\*\*\* ?{0} OF (?:TH(?:E|IS) )?(?:COPYRIGHTED )?PROJECT GUTENBERG" + _TAIL.format(r"\*\*\*")
 _LINE = r"^[^\w\n]*(?:The )?(?:End|Ende|Fin)(?: \w+)? (?:\w+ )?Project Gutenberg"
-_START = re.compile(_MARK.format("START") + r"|^\*+ ?END[* ]+THE SMALL PRINT" + _TAIL.format(r"\*END\*"), re.I | re.M)  # the second until 2003
+# the second until 2003
+_START = re.compile(_MARK.format("START") + r"|^\*+ ?END[* ]+THE SMALL PRINT" + _TAIL.format(r"\*END\*"), re.I | re.M)
 _END = re.compile(rf"(?:{_LINE}(?s:.){{0,300}}?)?" + _MARK.format("END"), re.I | re.M)
-_OLD_END, _HEADER = re.compile(_LINE, re.I | re.M), re.compile(r"^[^\w\n]*(?:The )?Project Gutenberg(?:['\u2019]s | E-?(?:text|book),? of )", re.I | re.M)
+_OLD_END, _HEADER = re.compile(_LINE, re.I | re.M), \
+    re.compile(r"^[^\w\n]*(?:The )?Project Gutenberg(?:['\u2019]s | E-?(?:text|book),? of )", re.I | re.M)
 
 
 def strip_gutenberg(text) -> str:
-    "What stands between Project Gutenberg's marks of start and end, of all books that there are; all of it where there are none."
+    """What stands between Project Gutenberg's marks of start and end, of all books that there are; all of it where
+    there are none."""
     return "\n\n".join(book.strip("\n") for book in _books(text) or [text]) + "\n"
 
 
@@ -99,13 +112,15 @@ def read_text(path,
         data = path.read_bytes()
     except OSError as e:
         raise CourseError(f"{short_path(path)} can't be read ({e.strerror}): give the path of a text file.") from e
-    text = re.sub(r"\x1a+\s*\Z", "\n", _decoded(data, path, "utf-8" if encoding is None else encoding))  # DOS ends a file with Ctrl-Z
+    # DOS ends a file with Ctrl-Z
+    text = re.sub(r"\x1a+\s*\Z", "\n", _decoded(data, path, "utf-8" if encoding is None else encoding))
     if re.search(r"[\x00-\x08\x0e-\x1a]", text):
         raise CourseError(f"{short_path(path)} {_NO_TEXT}")
     text = text.replace("\ufeff", "").replace("\r\n", "\n").replace("\r", "\n")
     if books := _books(text):
         kept = sum(map(len, books))
-        print(f"{path.name}: {len(books)} {'book' if len(books) == 1 else 'books'} of Project Gutenberg with {kept:,} characters; the other {len(text) - kept:,}, headers and licences, are left out.")
+        print(f"{path.name}: {len(books)} {'book' if len(books) == 1 else 'books'} of Project Gutenberg with {kept:,} "
+              f"characters; the other {len(text) - kept:,}, headers and licences, are left out.")
     return strip_gutenberg(text)
 
 # %% ../nbs/kit/10_corpora.ipynb #f9098582
@@ -114,7 +129,8 @@ UNKNOWN = "\ufffd"  # stands for every character that the training part does not
 
 @dataclass(frozen=True, repr=False)  # the base has it
 class Text(Data):
-    "A text as numbers, cut in order into training, validation and test parts; made by `shakespeare`, `text_file` and so on."
+    """A text as numbers, cut in order into training, validation and test parts; made by `shakespeare`, `text_file`
+    and so on."""
     unit = "characters"
     name: str
     chars: list        # the characters by number; the first is `UNKNOWN`
@@ -150,13 +166,14 @@ class Text(Data):
 
 # %% ../nbs/kit/10_corpora.ipynb #ab0f7bad
 def split_text(name, string,
-               parts=(0.8, 0.1, 0.1), # shares of training, validation and test; (0.9, 0.1, 0) is customary for tiny Shakespeare
+               parts=(0.8, 0.1, 0.1), # shares; (0.9, 0.1, 0) is customary for tiny Shakespeare
                stand_in="", whole=0,
               ) -> Text:
     "Cut a string in order, so that no passage is in two parts."
     n = len(string)
     if len(parts) != 3 or min(parts) < 0 or min(parts[:2]) == 0 or abs(sum(parts) - 1) > 1e-6:
-        raise CourseError(f"The parts are {parts}: three shares that add up to 1 are expected, such as (0.8, 0.1, 0.1); only the last may be 0.")
+        raise CourseError(f"The parts are {parts}: three shares that add up to 1 are expected, such as (0.8, 0.1, "
+                          f"0.1); only the last may be 0.")
     if n < 100:
         raise CourseError(f"{name} has {n} characters: a text of thousands is expected.")
     a, b = int(n * parts[0]), n if parts[2] == 0 else int(n * (parts[0] + parts[1]))
@@ -209,4 +226,5 @@ def _library(n, modules):
         string += read_text(path)
         if len(string) >= n:
             return string[:n]
-    raise CourseError(f"Python's own modules are not on this machine as source ({len(string):,} characters were found): give a file of your own to text_file().")
+    raise CourseError(f"Python's own modules are not on this machine as source ({len(string):,} characters were "
+                      f"found): give a file of your own to text_file().")

@@ -319,7 +319,8 @@ def update_outputs(path,     # the notebook to write into
     nb = read_notebook(path)
     own, done = strip_injected_cells(nb), strip_injected_cells(read_notebook(executed))
     if [c.source for c in own] != [c.source for c in done]:
-        raise CourseError(f"{short_path(path)} was edited while it ran: its outputs were left as they were; run it again.")
+        raise CourseError(f"{short_path(path)} was edited while it ran: its outputs were left as they were; run it "
+                          f"again.")
     for cell, ran in zip(own, done):
         if cell.cell_type == "code":
             cell.execution_count, cell.outputs = None, [o for o in map(_static_output, ran.outputs) if o]

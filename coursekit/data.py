@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     import matplotlib.pyplot as plt
     import pandas as pd
 
-_all_ = ["Splits", "center_crop_resize", "cifar10", "cifar100", "hippocampus", "imagenette", "omniglot", "image_folder", "image_table", "make_split", "pets", "center_crop_all",
+_all_ = ["Splits", "center_crop_resize", "cifar10", "cifar100", "hippocampus", "imagenette", "omniglot", "image_folder",
+         "image_table", "make_split", "pets", "center_crop_all",
          "contact_sheet", "dataset_picker", "wilson_interval", "resolution_game", "resolution_score"]
 
 # %% ../nbs/01_data.ipynb #bc1563db
@@ -32,7 +33,8 @@ def resolution_sheet(splits, idx, sizes=(8, 16, 32, 64, 128)) -> "plt.Figure":
     "The images `idx` at several resolutions, a row each."
     import matplotlib.pyplot as plt
 
-    fig, axes = plt.subplots(len(sizes), len(idx), figsize=(len(idx), 1.05 * len(sizes) + 0.4), squeeze=False, layout="constrained")
+    fig, axes = plt.subplots(len(sizes), len(idx), figsize=(len(idx), 1.05 * len(sizes) + 0.4), squeeze=False,
+                             layout="constrained")
     for row, size in zip(axes, sizes):
         for ax, im in zip(row, center_crop_resize([splits.images[i] for i in idx], size)):
             ax.imshow(im.permute(1, 2, 0).numpy(), interpolation="nearest")
@@ -88,7 +90,8 @@ def _alike(images, limit):
         a, b = (coarse[i:i + 2000] @ coarse[i:].T > min(limit, 0.9)).nonzero(as_tuple=True)
         a, b = a[b > a] + i, b[b > a] + i
         if len(a) > 20_000_000:
-            raise CourseError("Nearly all of these images look alike at 8 x 8 pixels: compare them by what sets them apart, such as "
+            raise CourseError("Nearly all of these images look alike at 8 x 8 pixels: compare them by what sets them "
+                              "apart, such as "
                               "a crop, or see whether they are blank.")
         similarity = torch.cat([(edges[i] * edges[j]).sum(1) for i, j in zip(a.split(100_000), b.split(100_000))])
         keep = similarity > limit
@@ -115,7 +118,8 @@ def pair_sheet(splits, pairs, title, n=18) -> "plt.Figure":
     for ax in axes.flat:
         ax.axis("off")
     for ax, row in zip(axes.flat, pairs.itertuples()):
-        ax.imshow(np.hstack([center_crop_resize([splits.images[i]], 32)[0].permute(1, 2, 0).numpy() for i in (row.first, row.second)]))
+        ax.imshow(np.hstack([center_crop_resize([splits.images[i]], 32)[0].permute(1, 2, 0).numpy()
+                             for i in (row.first, row.second)]))
         ax.set_title(f"{part[row.first]} / {part[row.second]}, {row.similarity:.3f}", fontsize=7, pad=2)
     fig.suptitle(f"{splits.title}: {title}", fontsize=10, parse_math=False)
     plt.close(fig)
@@ -165,13 +169,16 @@ def learning_curve(features, labels,
     from sklearn import model_selection
 
     if not len(sizes) or any(int(n) != n or n < 1 for n in sizes):
-        raise CourseError(f"The sizes are {list(sizes)}: whole numbers of examples are expected, such as [100, 200, 400, 800].")
+        raise CourseError(f"The sizes are {list(sizes)}: whole numbers of examples are expected, such as [100, 200, "
+                          f"400, 800].")
     if max(sizes) > len(train):
-        raise CourseError(f"The largest subset has {max(sizes):,} examples and there are {len(train):,} to train on: take smaller sizes.")
+        raise CourseError(f"The largest subset has {max(sizes):,} examples and there are {len(train):,} to train on: "
+                          f"take smaller sizes.")
     rng = np.random.default_rng(seed)
     cv = [(rng.permutation(train)[:max(sizes)], valid) for _ in range(repeats)]
     n, _, scores = model_selection.learning_curve(ridge_classifier(), features, labels, train_sizes=list(sizes), cv=cv)
-    return pd.DataFrame([(int(size), k, acc) for size, row in zip(n, scores) for k, acc in enumerate(row)], columns=["n", "repeat", "accuracy"])
+    return pd.DataFrame([(int(size), k, acc) for size, row in zip(n, scores) for k, acc in enumerate(row)],
+                        columns=["n", "repeat", "accuracy"])
 
 # %% ../nbs/01_data.ipynb #430e54cb
 def extrapolate_learning_curve(curve,     # as from `learning_curve`, with 4 or more sizes
@@ -185,7 +192,8 @@ def extrapolate_learning_curve(curve,     # as from `learning_curve`, with 4 or 
     table = curve.pivot(index="repeat", columns="n", values="accuracy").to_numpy()
     sizes, rng = np.sort(curve.n.unique()).astype(float), np.random.default_rng(seed)
     if len(table) < 3:
-        raise CourseError(f"The curve has {len(table)} subsets of each size: measure 3 or more, or there is no telling how much they differ.")
+        raise CourseError(f"The curve has {len(table)} subsets of each size: measure 3 or more, or there is no telling "
+                          f"how much they differ.")
     if len(sizes) < 4:
         raise CourseError(f"The curve has {len(sizes)} sizes and the fit has three unknowns: measure 4 sizes or more.")
     spread, last = table.std(0, ddof=1).mean(), np.log(sizes / sizes[-1])
@@ -193,7 +201,8 @@ def extrapolate_learning_curve(curve,     # as from `learning_curve`, with 4 or 
 
     def predict(error):
         "Fit error = a + b * (n / largest)**-c and go on to `factor` times the largest."
-        (a, b, c), _ = curve_fit(law, last, error, p0=[error[-1] / 2, error[-1] / 2, 0.3], bounds=([0, 0, 0.01], [1, 1, 2]))
+        (a, b, c), _ = curve_fit(law, last, error, p0=[error[-1] / 2, error[-1] / 2, 0.3],
+                                 bounds=([0, 0, 0.01], [1, 1, 2]))
         return 1 - law(np.log(factor), a, b, c)
 
     resampled = [predict(1 - table[rng.integers(len(table), size=len(table))].mean(0)) for _ in range(draws)]
@@ -202,9 +211,10 @@ def extrapolate_learning_curve(curve,     # as from `learning_curve`, with 4 or 
 
 # %% ../nbs/01_data.ipynb #5a7ce663
 def audit(root,       # the folder
-          files=None, # names in it; None: every file in it and its folders, but hidden ones and what systems leave (`Thumbs.db`)
-         ) -> "pd.DataFrame": # a row a file: kind and mode of the content, width, height, trouble ('' where there is none)
-    "Open every image and say what is wrong: unreadable, content that is not what the name says, odd modes, extreme sizes, blanks."
+          files=None, # names in it; None: all in it and its folders, but hidden ones and systems' (`Thumbs.db`)
+         ) -> "pd.DataFrame": # a row a file: kind, mode, width, height, trouble ('' where there is none)
+    """Open every image and say what is wrong: unreadable, content that is not what the name says, odd modes, extreme
+    sizes, blanks."""
     import os
     from pathlib import Path
 
@@ -215,7 +225,8 @@ def audit(root,       # the folder
         raise CourseError(f"{short_path(root)} is no folder: give the folder that holds the images.")
     files = files_below(Path(root)) if files is None else files
     rows = Parallel(n_jobs=-1, prefer="threads")(delayed(_audit_one)(os.path.join(root, f)) for f in files)
-    return pd.DataFrame(rows, columns=["kind", "mode", "width", "height", "trouble"], index=pd.Index(files, name="file"))
+    return pd.DataFrame(rows, columns=["kind", "mode", "width", "height", "trouble"],
+                        index=pd.Index(files, name="file"))
 
 
 def _audit_one(path):
@@ -227,7 +238,8 @@ def _audit_one(path):
     try:
         with Image.open(path) as im:
             kind, mode, (w, h) = im.format, im.mode, im.size
-        spread = max(high - low for low, high in Image.fromarray(decode(path)).getextrema())  # of what a network will see
+        # of what a network will see
+        spread = max(high - low for low, high in Image.fromarray(decode(path)).getextrema())
     except Exception as e:  # a broken file can make Pillow raise anything
         return None, None, None, None, f"can't be read ({e if isinstance(e, CourseError) else type(e).__name__})"
     ending = os.path.splitext(path)[1].lower()
@@ -235,25 +247,29 @@ def _audit_one(path):
     kind = {"MPO": "JPEG"}.get(kind, kind)  # a phone's JPEG with several pictures
     extreme = min(w, h) < 32 or max(w, h) > 10 * min(w, h) or w * h > 50e6
     trouble = [f"is {kind}, not {named}"] * (kind != named) + [f"is {mode}, not RGB"] * (mode != "RGB")
-    trouble += [f"is {w} x {h}"] * extreme + ["is blank" + " when it is cut to 8 bits" * (mode[0] in "IF")] * (spread < 8)
+    trouble += [f"is {w} x {h}"] * extreme + ["is blank" + " when it is cut to 8 bits"
+                                              * (mode[0] in "IF")] * (spread < 8)
     return kind, mode, w, h, "; ".join(trouble)
 
 # %% ../nbs/01_data.ipynb #e1e5a0a2
 def suggest_split(n,                # examples in all
-                  error=None,       # the error rate that you expect, e.g. from `extrapolate_learning_curve`; None: 10 % at n = 10,000, falling as 1 / sqrt(n)
+                  error=None,       # the error rate that you expect; None: 10 % at n = 10,000, falling as 1 / sqrt(n)
                   precision=0.13,   # half of the 95 % interval, as a part of the error
                   most=0.2,         # never set more than this aside
-                 ) -> dict:         # train and test as shares, test examples, the error assumed, half width of its 95 % interval
+                 ) -> dict:         # shares train and test, n_test, error assumed, half width of its interval
     "A split whose test part tells the expected error to within about `precision` of itself, where `most` allows it."
     if not isinstance(n, (int, np.integer)) or n < 10:
-        raise CourseError(f"The number of examples is {n!r}: a whole number from 10 up is expected; below a few hundred use cross-validation.")
+        raise CourseError(f"The number of examples is {n!r}: a whole number from 10 up is expected; below a few "
+                          f"hundred use cross-validation.")
     error = min(0.5, 10 / n**0.5) if error is None else error
     if not 0 < error < 1:
         raise CourseError(f"The error is {error}: a rate between 0 and 1 is expected, such as 0.1.")
     if precision <= 0 or not 0 < most < 1:
-        raise CourseError(f"precision is {precision} and most is {most}: a part of the error above 0 and a share between 0 and 1 are expected.")
+        raise CourseError(f"precision is {precision} and most is {most}: a part of the error above 0 and a share "
+                          f"between 0 and 1 are expected.")
     needed = 1.96**2 * (1 - error) / (error * precision**2)
     test = min(most, max(needed / n, 0.001))
     test = round(test, 2) if test > 0.01 else round(test, 3)
     m = max(1, round(test * n))
-    return {"train": round(1 - test, 3), "test": test, "n_test": m, "error": error, "half_width": 1.96 * (error * (1 - error) / m) ** 0.5}
+    return {"train": round(1 - test, 3), "test": test, "n_test": m, "error": error,
+            "half_width": 1.96 * (error * (1 - error) / m) ** 0.5}

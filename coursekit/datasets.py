@@ -42,7 +42,8 @@ def dataset_folder(ws,  # the workspace
                   ) -> Path:
     "The folder of a dataset: the user's own, else a fetched one; at tiny scale else a stand-in, made on first use."
     if ws.scale == "tiny" and not present(name, ws):
-        return _made_once(ws.local / "stand-ins" / name.lower().replace(" ", "-"), lambda part: _draw(part, *_STAND_INS[name]))
+        return _made_once(ws.local / "stand-ins" / name.lower().replace(" ", "-"),
+                          lambda part: _draw(part, *_STAND_INS[name]))
     try:
         folder = fetch(name, ws)
     except CourseError as e:
@@ -68,7 +69,8 @@ def _made_once(folder, make):
 def _check_whole(splits, folder):
     "Warn where a real set is there, and not all of it."
     if splits.is_part and not splits.stand_in:
-        warnings.warn(f"{short_path(folder)} holds {splits.n:,} files that can be read and {splits.name} has {splits.whole:,} images: unpack it again "
+        warnings.warn(f"{short_path(folder)} holds {splits.n:,} files that can be read and {splits.name} has "
+                      f"{splits.whole:,} images: unpack it again "
                       "before you compare with anybody's figures.", stacklevel=3)
     return splits
 
@@ -85,11 +87,13 @@ def _read_batch(path, meta):
         d = read_pickled(path)
         pixels = d[b"data"].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
         names = [os.path.basename(name.decode()) for name in d[b"filenames"]]
-        folders = [f"{meta[b'coarse_label_names'][c]}/{meta[b'fine_label_names'][f]}" for c, f in zip(d[b"coarse_labels"], d[b"fine_labels"])] if meta \
+        folders = [f"{meta[b'coarse_label_names'][c]}/{meta[b'fine_label_names'][f]}" for c,
+                   f in zip(d[b"coarse_labels"], d[b"fine_labels"])] if meta \
             else [CIFAR10[label] for label in d[b"labels"]]
         return list(zip(names, folders, pixels, strict=True))
     except (OSError, EOFError, pickle.UnpicklingError, LookupError, ValueError, TypeError, AttributeError) as e:
-        raise CourseError(f"{short_path(path)} is not a whole CIFAR-{100 if meta else 10} batch ({e}): unpack the archive again.") from e
+        raise CourseError(f"{short_path(path)} is not a whole CIFAR-{100 if meta else 10} batch ({e}): unpack the "
+                          f"archive again.") from e
 
 
 def _meta(folder) -> dict: # empty for CIFAR-10, which has its names in this kit
@@ -98,9 +102,11 @@ def _meta(folder) -> dict: # empty for CIFAR-10, which has its names in this kit
         return {}
     try:
         meta = read_pickled(folder / "meta")
-        return {key: [os.path.basename(name.decode()) for name in meta[key]] for key in (b"coarse_label_names", b"fine_label_names")}
+        return {key: [os.path.basename(name.decode()) for name in meta[key]]
+                for key in (b"coarse_label_names", b"fine_label_names")}
     except (OSError, EOFError, pickle.UnpicklingError, LookupError, TypeError, AttributeError) as e:
-        raise CourseError(f"{short_path(folder / 'meta')} has no names of classes ({e}): unpack the archive again.") from e
+        raise CourseError(f"{short_path(folder / 'meta')} has no names of classes ({e}): "
+                          "unpack the archive again.") from e
 
 # %% ../nbs/kit/09_datasets.ipynb #50a24368
 def _unpack_batches(folder, out):
@@ -121,7 +127,8 @@ def _as_folders(batches, local):
         raise CourseError(f"{short_path(batches)} lacks {', '.join(absent)}: unpack the archive again.")
     short = "".join(batches.name.split("-")[:2])
     places = [part / "unpacked" / f"{short}-{cache_key(batches, names, None)}" for part in neighbours(local)]
-    return _made_once(next((p for p in places if os.access(p, os.R_OK)), places[0]), lambda part: _unpack_batches(batches, part))
+    return _made_once(next((p for p in places if os.access(p, os.R_OK)), places[0]),
+                      lambda part: _unpack_batches(batches, part))
 
 # %% ../nbs/kit/09_datasets.ipynb #2dc67a40
 def cifar_files(root,         # holds train/<class>/ and test/<class>/
@@ -136,7 +143,8 @@ def cifar_files(root,         # holds train/<class>/ and test/<class>/
     for part, names in found.items():
         if names != classes:
             wrong = sorted(set(classes) ^ set(names))
-            raise CourseError(f"{short_path(root / part)} should have the folders of {len(classes)} classes; missing or unknown: "
+            raise CourseError(f"{short_path(root / part)} should have the folders of {len(classes)} classes; missing "
+                              f"or unknown: "
                               f"{', '.join(wrong)}. Put them right, or unpack the archive again.")
     return table, classes
 
@@ -175,11 +183,14 @@ def _cifar100_files(root, coarse, at_most):
             files.setdefault(tuple(f.split("/")[:2]), []).append(f)
         found[part] = sorted(files)
         n = at_most and (at_most if part == "train" else -(-at_most // 5))
-        table += [(f"{part}/{f}", key[0 if coarse else 1], part == "test") for key in found[part] for f in evenly_spaced(files[key], n or len(files[key]))]
+        table += [(f"{part}/{f}", key[0 if coarse else 1], part == "test") for key in found[part]
+                  for f in evenly_spaced(files[key], n or len(files[key]))]
     groups, names = {g for g, _ in found["train"]}, {c for _, c in found["train"]}
     if found["train"] != found["test"] or len(groups) != 20 or len(names) != 100:
-        raise CourseError(f"{short_path(root)} holds {len(names)} classes in {len(groups)} groups, and the test part {len(found['test'])} classes: "
-                          "the folders of 100 classes in 20 groups are expected in each part; unpack the archive again.")
+        raise CourseError(f"{short_path(root)} holds {len(names)} classes in {len(groups)} groups, and the test part "
+                          f"{len(found['test'])} classes: "
+                          "the folders of 100 classes in 20 groups are expected in each part; unpack the archive "
+                          "again.")
     classes = sorted(groups if coarse else names)
     number = {c: i for i, c in enumerate(classes)}
     return [(f, number[c], test) for f, c, test in table], classes
@@ -187,7 +198,7 @@ def _cifar100_files(root, coarse, at_most):
 
 def cifar100(ws,
              coarse=False,   # True: the 20 groups as classes
-             per_class=None, # so many training images of each of the 100 classes, and a fifth of that for test; None: all, at tiny scale 10
+             per_class=None, # so many training images a class, a fifth of that for test; None: all, at tiny scale 10
             ) -> Splits:
     "CIFAR-100 (Krizhevsky, 2009) as (n, 32, 32, 3) uint8."
     per_class = per_class or ws.pick(tiny=10, quick=None, full=None)
@@ -219,8 +230,10 @@ def pet_files(root) -> tuple: # [(file name, label, is test)], {label: (breed, s
             try:
                 name, breed, species = _pet_line(line)
             except ValueError:
-                raise CourseError(f"{short_path(path)}, line {n}: {line!r} is not 'image-name breed species number' with a "
-                                  "breed from 1 to 37 and a species 1 or 2: mend the line or unpack the archive again.") from None
+                raise CourseError(f"{short_path(path)}, line {n}: {line!r} is not 'image-name breed species number' "
+                                  f"with a "
+                                  "breed from 1 to 37 and a species 1 or 2: mend the line "
+                                  "or unpack the archive again.") from None
             breeds[breed - 1] = (name.rsplit("_", 1)[0], species)
             table.append((f"images/{name}.jpg", breed - 1, part == "test"))
     _check_pets(root, table, breeds)
@@ -230,10 +243,12 @@ def pet_files(root) -> tuple: # [(file name, label, is test)], {label: (breed, s
 def _check_pets(root, table, breeds):
     "Every listed image is there, and every breed is listed."
     if twice := [f for f, n in Counter(row[0] for row in table).items() if n > 1]:
-        raise CourseError(f"{len(twice)} images are listed twice in {short_path(root / 'annotations')}, the first {twice[0]!r}: "
+        raise CourseError(f"{len(twice)} images are listed twice in {short_path(root / 'annotations')}, the first "
+                          f"{twice[0]!r}: "
                           "one could be in the training and the test part at once, so unpack annotations.tar.gz again.")
     if absent := [f for f, _, _ in table if not (root / f).is_file()]:
-        raise CourseError(f"{len(absent)} of the {len(table)} images in the lists are not in {short_path(root / 'images')} "
+        raise CourseError(f"{len(absent)} of the {len(table)} images in the lists are not in "
+                          f"{short_path(root / 'images')} "
                           f"({', '.join(absent[:3])}{' ...' if len(absent) > 3 else ''}): unpack images.tar.gz again.")
     if gone := [str(i + 1) for i in range(37) if i not in breeds]:
         raise CourseError(f"The lists in {short_path(root / 'annotations')} name {len(breeds)} of 37 breeds; "
@@ -273,8 +288,10 @@ def pets(ws,
     return make_splits(ws, "Oxford-IIIT Pet", folder, table, classes, size, valid=0.2, whole=7349)
 
 # %% ../nbs/kit/09_datasets.ipynb #6f10857f
-IMAGENETTE = {"n01440764": "tench", "n02102040": "English springer", "n02979186": "cassette player", "n03000684": "chain saw", "n03028079": "church",
-              "n03394916": "French horn", "n03417042": "garbage truck", "n03425413": "gas pump", "n03445777": "golf ball", "n03888257": "parachute"}
+IMAGENETTE = {"n01440764": "tench", "n02102040": "English springer", "n02979186": "cassette player",
+              "n03000684": "chain saw", "n03028079": "church",
+              "n03394916": "French horn", "n03417042": "garbage truck", "n03425413": "gas pump",
+              "n03445777": "golf ball", "n03888257": "parachute"}
 
 _STAND_INS["Imagenette"] = "drawn shapes", draw_shapes
 
@@ -288,7 +305,8 @@ def _imagenette_files(root):
     expected = found["train"] if (root / NOTE).is_file() else sorted(IMAGENETTE)
     for part, names in found.items():
         if wrong := sorted(set(names) ^ set(expected)):
-            raise CourseError(f"{short_path(root / part)} should have the folders of {len(expected)} classes; missing or unknown: {', '.join(wrong)}. Unpack the archive again.")
+            raise CourseError(f"{short_path(root / part)} should have the folders of {len(expected)} classes; missing "
+                              f"or unknown: {', '.join(wrong)}. Unpack the archive again.")
     return table, expected
 
 
@@ -297,14 +315,17 @@ def imagenette(ws,
                noisy=0,        # 0, 1, 5, 25 or 50: so many % of the labels for training and validation are wrong
                per_class=None, # (so many training images a class, so many for test); None: all, at tiny scale (20, 8)
               ) -> Splits:
-    "Imagenette (Howard, 2019), aspect kept; the parts are the same at every share of wrong labels, and the test labels are always right."
+    """Imagenette (Howard, 2019), aspect kept; the parts are the same at every share of wrong labels, and the test
+    labels are always right."""
     if noisy not in (0, 1, 5, 25, 50):
-        raise CourseError(f"noisy is {noisy!r}: 0, 1, 5, 25 or 50 is expected, the % of wrong labels that the authors' table has.")
+        raise CourseError(f"noisy is {noisy!r}: 0, 1, 5, 25 or 50 is expected, the % of wrong labels that the authors' "
+                          f"table has.")
     folder = dataset_folder(ws, "Imagenette")
     table, folders = _imagenette_files(folder)
     chosen = per_class or ws.pick(tiny=(20, 8), quick=None, full=None)
     rows = subsample_per_class(table, *chosen) if chosen else table
-    splits = make_splits(ws, "Imagenette", folder, rows, [IMAGENETTE.get(f, f) for f in folders], size, valid=0.1, whole=13_394)
+    splits = make_splits(ws, "Imagenette", folder, rows, [IMAGENETTE.get(f, f) for f in folders], size, valid=0.1,
+                         whole=13_394)
     splits = _mislabeled(splits, folder, folders, noisy) if noisy else splits
     return splits if chosen else _check_whole(splits, folder)
 
@@ -318,10 +339,12 @@ def _mislabeled(splits, folder, folders, noisy):
         said = pd.read_csv(path).set_index("path")[column].map({c: i for i, c in enumerate(folders)})
         said = said.reindex(splits.files)
     except (OSError, ValueError, KeyError) as e:
-        raise CourseError(f"{short_path(path)} has no wrong labels to read ({e!r:.80}): a table with the columns path and {column} is expected; unpack the archive again.") from e
+        raise CourseError(f"{short_path(path)} has no wrong labels to read ({e!r:.80}): a table with the columns path "
+                          f"and {column} is expected; unpack the archive again.") from e
     labels = np.where(np.isin(np.arange(splits.n), splits.test), splits.labels, said)
     if np.isnan(labels).any():
-        raise CourseError(f"{short_path(path)} names no class for {np.isnan(labels).sum()} of {splits.n} images: unpack the archive again.")
+        raise CourseError(f"{short_path(path)} names no class for {np.isnan(labels).sum()} of {splits.n} images: "
+                          f"unpack the archive again.")
     labels = labels.astype(np.int64)
     fingerprint = hashlib.sha256(f"{splits.fingerprint} {labels.tolist()}".encode()).hexdigest()[:12]
     return replace(splits, name=f"{splits.name} with {noisy} % wrong labels", labels=labels, fingerprint=fingerprint)
@@ -336,7 +359,8 @@ def omniglot(ws,
             ) -> Splits:
     """Omniglot (Lake et al., 2015), gray squares as RGB; files are part/alphabet/character/drawing.
 
-    The parts hold different alphabets, and so different classes: a fifth of the alphabets of images_background are for validation, test is images_evaluation.
+    The parts hold different alphabets, and so different classes: a fifth of the alphabets of images_background
+    are for validation, test is images_evaluation.
     """
     folder, table, classes = dataset_folder(ws, "Omniglot"), [], []
     per_class = per_class or ws.pick(tiny=5, quick=None, full=None)
@@ -345,7 +369,8 @@ def omniglot(ws,
         for f, _, _ in class_files(folder / part)[0]:
             characters.setdefault(f.rsplit("/", 1)[0], []).append(f)
         for character, files in sorted(characters.items()):
-            table += [(f"{part}/{f}", len(classes), part == "images_evaluation") for f in evenly_spaced(files, per_class or len(files))]
+            table += [(f"{part}/{f}", len(classes), part == "images_evaluation")
+                      for f in evenly_spaced(files, per_class or len(files))]
             classes.append(character)
     splits = make_splits(ws, "Omniglot", folder, table, classes, size, valid=0.2, group=_alphabet, whole=32_460)
     return splits if per_class else _check_whole(splits, folder)
@@ -366,9 +391,11 @@ def _listed(folder):
     try:
         listed = [(row["image"], row["label"]) for row in json.loads((folder / "dataset.json").read_text())["training"]]
     except (OSError, ValueError, KeyError, TypeError) as e:
-        raise CourseError(f"{short_path(folder / 'dataset.json')} does not list the volumes ({e!r:.80}): unpack the archive again.") from e
+        raise CourseError(f"{short_path(folder / 'dataset.json')} does not list the volumes ({e!r:.80}): unpack the "
+                          f"archive again.") from e
     if absent := [f for pair in listed for f in pair if not (folder / f).is_file()]:
-        raise CourseError(f"{len(absent)} of the {2 * len(listed)} files that {short_path(folder / 'dataset.json')} lists are not there, the first is {absent[0]!r}: unpack the archive again.")
+        raise CourseError(f"{len(absent)} of the {2 * len(listed)} files that {short_path(folder / 'dataset.json')} "
+                          f"lists are not there, the first is {absent[0]!r}: unpack the archive again.")
     return sorted(listed)
 
 
@@ -376,7 +403,8 @@ def _slices(folder, image, label, side=64) -> tuple: # uint8: images (n, side, s
     "The slices of a volume along its third axis, front up, in the middle of a square."
     voxels, mask = read_nifti(folder / image).astype(np.float32), read_nifti(folder / label)
     if voxels.shape != mask.shape or voxels.ndim != 3 or not np.isin(mask, range(len(HIPPOCAMPUS))).all():
-        raise CourseError(f"{short_path(folder / label)} has the shape {mask.shape} and values to {mask.max()}, its image {voxels.shape}: a label 0, 1 or 2 for each voxel "
+        raise CourseError(f"{short_path(folder / label)} has the shape {mask.shape} and values to {mask.max()}, its "
+                          f"image {voxels.shape}: a label 0, 1 or 2 for each voxel "
                           "of a volume is expected; unpack the archive again.")
     voxels = (255 * voxels / max(np.percentile(voxels, 99.5), 1e-6)).clip(0, 255)
     squares = [in_square(np.moveaxis(np.rot90(v), 2, 0).astype(np.uint8), side) for v in (voxels, mask)]
@@ -386,16 +414,20 @@ def _slices(folder, image, label, side=64) -> tuple: # uint8: images (n, side, s
 def hippocampus(ws,
                 n_patients=None # so many of 260; None: all, at tiny scale 12
                ) -> Splits:
-    "The Medical Decathlon's hippocampus (Simpson et al., 2019) as slices, (n, 64, 64, 3) uint8, with masks (n, 64, 64) of 0, 1 and 2; files are image/slice, and no patient is in two parts."
+    """The Medical Decathlon's hippocampus (Simpson et al., 2019) as slices, (n, 64, 64, 3) uint8, with masks (n, 64,
+    64) of 0, 1 and 2; files are image/slice, and no patient is in two parts."""
     folder = dataset_folder(ws, "Medical Decathlon")
     listed, is_drawn = _listed(folder), (folder / NOTE).is_file()
     n_patients = n_patients or ws.pick(tiny=12, quick=None, full=None)
     if len(listed) != 260 and not is_drawn:
-        warnings.warn(f"{short_path(folder)} lists {len(listed)} volumes with labels and the set has 260: unpack it again before you compare with anybody's figures.", stacklevel=2)
+        warnings.warn(f"{short_path(folder)} lists {len(listed)} volumes with labels and the set has 260: unpack it "
+                      f"again before you compare with anybody's figures.", stacklevel=2)
     chosen = evenly_spaced(listed, n_patients or len(listed))
     images, masks = zip(*(_slices(folder, *pair) for pair in chosen))
     patients = [re.sub(r"^\./", "", image) for (image, _), masks_of_one in zip(chosen, masks) for _ in masks_of_one]
     files = [f"{patient}/{i}" for patient, n in Counter(patients).items() for i in range(n)]
-    whole = sum(len(m) for m in masks) if len(chosen) == len(listed) else sum(read_nifti(folder / label).shape[2] for _, label in listed)
+    whole = sum(len(m) for m in masks) if len(chosen) == len(listed) else sum(read_nifti(folder / label).shape[2] for _,
+                                                                              label in listed)
     what = _STAND_INS["Medical Decathlon"][0] if is_drawn else ""
-    return array_splits(ws, "Medical Decathlon, hippocampus", np.concatenate(images), np.concatenate(masks), HIPPOCAMPUS, files, 0.15, 0.2, patients, stand_in=what, whole=whole)
+    return array_splits(ws, "Medical Decathlon, hippocampus", np.concatenate(images), np.concatenate(masks),
+                        HIPPOCAMPUS, files, 0.15, 0.2, patients, stand_in=what, whole=whole)

@@ -26,9 +26,10 @@ class Description:
     unknown: tuple # what can't be described, in words; where there is any, the same key proves nothing
 
 
-def describe(**things # by the names that a sentence shall call them: plain values, tensors, arrays, functions, classes, objects, and lists and dicts of them
+def describe(**things # by the names that a sentence shall call them: values, arrays, functions, classes, objects
             ) -> Description: # the same in another process, too
-    "Hash what decides how things behave: values, code, and whatever their functions read, followed through modules that are no libraries."
+    """Hash what decides how things behave: values, code, and whatever their functions read, followed through modules
+    that are no libraries."""
     walk = _Walk()
     parts = [[name, walk.of(x, name)] for name, x in things.items()]
     return Description(_hash(parts), tuple(dict.fromkeys(walk.unknown)))
@@ -41,7 +42,8 @@ def _hash(parts):
 # %% ../nbs/kit/04_describe.ipynb #b1e098f0
 def _is_library(module # by its name
                ) -> bool:
-    "Whether a module is Python's own or installed, and so known by its name; this kit is not, as its code may be edited."
+    """Whether a module is Python's own or installed, and so known by its name; this kit is not, as its code may be
+    edited."""
     top = (module or "").split(".")[0]
     if top in ("", "__main__", "coursekit"):
         return False
@@ -64,12 +66,14 @@ _ATTRIBUTE = "LOAD_ATTR", "LOAD_METHOD"
 
 
 def _reads(code) -> list: # of (kind, name, attributes)
-    "What code reads from outside, in order: 'global' and 'closed' names with the attributes that follow, 'import's with the names taken; and names that it has 'changed'."
+    """What code reads from outside, in order: 'global' and 'closed' names with the attributes that follow, 'import's
+    with the names taken; and names that it has 'changed'."""
     found, steps = [], list(dis.get_instructions(code))
     for i, step in enumerate(steps):
         if step.opname == "STORE_GLOBAL" or step.opname == "STORE_DEREF" and step.argval in code.co_freevars:
             found.append(("changed", step.argval, ()))
-        kind = "global" if step.opname in _GLOBAL else "closed" if step.opname in _CLOSED else "import" if step.opname == "IMPORT_NAME" else ""
+        kind = "global" if step.opname in _GLOBAL else "closed" if step.opname in _CLOSED else "import" \
+            if step.opname == "IMPORT_NAME" else ""
         if kind == "import":
             found.append((kind, step.argval, code.co_names))
         elif kind and [s.opname for s in steps[i + 2:i + 3]] != ["STORE_SUBSCR"]:  # notes["last"] = ... is no reading
@@ -82,14 +86,17 @@ def _reads(code) -> list: # of (kind, name, attributes)
 
 def _code(code):
     "Bytecode with the names and constants that it uses, those of inner functions too."
-    consts = [_code(c) if isinstance(c, types.CodeType) else sorted(map(repr, c)) if isinstance(c, frozenset) else repr(c) for c in code.co_consts]
+    consts = [_code(c) if isinstance(c, types.CodeType) else sorted(map(repr, c)) if isinstance(c, frozenset)
+              else repr(c) for c in code.co_consts]
     arguments = code.co_varnames[:code.co_argcount + code.co_kwonlyargcount]
-    return [code.co_code.hex(), list(code.co_names), consts, list(arguments), code.co_argcount, code.co_posonlyargcount, code.co_flags]
+    return [code.co_code.hex(), list(code.co_names), consts, list(arguments), code.co_argcount, code.co_posonlyargcount,
+            code.co_flags]
 
 # %% ../nbs/kit/04_describe.ipynb #e0bf0b81
 _PLAIN = bool, int, float, complex, str, bytes
 _SHARED = random._inst, np.random.mtrand._rand # behind random.random and np.random.rand; a fit seeds them
-_ADDING = "append", "extend", "add", "insert", "appendleft", "update" # what a container takes in decides nothing: a callback's notes, say
+# what a container takes in decides nothing: a callback's notes, say
+_ADDING = "append", "extend", "add", "insert", "appendleft", "update"
 _INSIDE = "__dict__", "__weakref__", "_abc_impl" # of a class: Python's own bookkeeping
 
 
@@ -123,7 +130,8 @@ class _Walk:
         "By the kind of thing."
         if isinstance(x, Enum):
             return [_name(type(x)), x.name]
-        if isinstance(x, np.ndarray) and x.dtype != object or "torch" in sys.modules and isinstance(x, sys.modules["torch"].Tensor):
+        if isinstance(x, np.ndarray) and x.dtype != object or "torch" in sys.modules \
+            and isinstance(x, sys.modules["torch"].Tensor):
             return self._numbers(x)
         if type(x) in (list, tuple):  # a container of another kind may do more than hold
             return [type(x).__name__, *(self.of(v, at) for v in x)]
@@ -142,8 +150,10 @@ class _Walk:
             import torch
 
             x = x.detach().as_subclass(torch.Tensor).cpu().contiguous()
-            return ["tensor", str(x.dtype), repr(tuple(x.shape)), hashlib.sha256(x.view(-1).view(torch.uint8).numpy() if x.numel() else b"").hexdigest()]
-        return ["array", str(x.dtype), repr(x.shape), hashlib.sha256(np.ascontiguousarray(x).view(np.uint8) if x.size else b"").hexdigest()]
+            return ["tensor", str(x.dtype), repr(tuple(x.shape)),
+                    hashlib.sha256(x.view(-1).view(torch.uint8).numpy() if x.numel() else b"").hexdigest()]
+        return ["array", str(x.dtype), repr(x.shape), hashlib.sha256(np.ascontiguousarray(x).view(np.uint8) if x.size
+                                                                     else b"").hexdigest()]
 
     def _module(self, x, at):
         "A library by its name, another module by all that is in it."
@@ -159,15 +169,19 @@ class _Walk:
 
     def _members(self, names, at):
         "What a module or a class holds, without Python's own bookkeeping."
-        return [[k, self.of(v, f"{at}.{k}")] for k, v in names.items() if k not in _INSIDE and not isinstance(v, (types.GetSetDescriptorType, types.MemberDescriptorType))
+        return [[k, self.of(v, f"{at}.{k}")] for k, v in names.items() if k not in _INSIDE
+                and not isinstance(v, (types.GetSetDescriptorType, types.MemberDescriptorType))
                 and (callable(v) or not k.startswith("__"))]
 
     def _function(self, f, at):
-        "A library's by its name, and by what it closes over if it was made by another; one of your own by its code, its defaults and what it reads."
+        """A library's by its name, and by what it closes over if it was made by another; one of your own by its
+        code, its defaults and what it reads."""
         if _is_library(f.__module__):
-            return [_name(f), *(self.of(c.cell_contents, at) for c in f.__closure__ or () if "<locals>" in f.__qualname__)]
+            return [_name(f), *(self.of(c.cell_contents, at) for c in f.__closure__ or ()
+                                if "<locals>" in f.__qualname__)]
         found = dict.fromkeys(_reads(f.__code__))
-        for name in dict.fromkeys(name for kind, name, _ in found if kind == "changed" and any(k != kind and n == name for k, n, _ in found)):
+        for name in dict.fromkeys(name for kind, name, _ in found if kind == "changed"
+                                  and any(k != kind and n == name for k, n, _ in found)):
             self.unknown.append(f"{f.__qualname__} changes {name}, which no checkpoint has,")
         reads = [self._read(f, *r) for r in found if r[0] != "changed"]
         return [f.__qualname__, _code(f.__code__), reads, self.of(f.__defaults__, at), self.of(f.__kwdefaults__, at)]
@@ -207,20 +221,24 @@ class _Walk:
 
     def _builtin(self, f, at):
         "A function without code in Python, by its name and what it is a method of."
-        return [_name(f), *([] if f.__self__ is None or isinstance(f.__self__, types.ModuleType) else [self.of(f.__self__, at)])]
+        return [_name(f), *([] if f.__self__ is None or isinstance(f.__self__, types.ModuleType)
+                            else [self.of(f.__self__, at)])]
 
     def _object(self, x, at):
         "What copying it would copy."
-        if isinstance(x, dict) and not _is_library(type(x).__module__):  # which may answer to any name, and so not say how it is copied
+        # which may answer to any name, and so not say how it is copied
+        if isinstance(x, dict) and not _is_library(type(x).__module__):
             return [self.of(type(x), at), self.of(dict(x), at), self.of(dict(vars(x)), at)]
         made = copyreg.dispatch_table[type(x)](x) if type(x) in copyreg.dispatch_table else x.__reduce_ex__(4)
         if isinstance(made, str):
             return [_name(type(x)), made]
         how, args, state, items, pairs = (*made, None, None, None)[:5]
         args = [_name(a) if a is type(x) else a for a in args]
-        return [self.of(type(x), at), _name(how), self.of(args, at), self.of(state, at), self.of(list(items or ()), at), self.of(list(pairs or ()), at)]
+        return [self.of(type(x), at), _name(how), self.of(args, at), self.of(state, at), self.of(list(items or ()), at),
+                self.of(list(pairs or ()), at)]
 
-    KINDS = {types.ModuleType: _module, type: _class, types.FunctionType: _function, types.BuiltinFunctionType: _builtin, types.MethodWrapperType: _builtin,
+    KINDS = {types.ModuleType: _module, type: _class, types.FunctionType: _function,
+             types.BuiltinFunctionType: _builtin, types.MethodWrapperType: _builtin,
              types.MethodType: lambda w, x, at: [w.of(x.__func__, at), w.of(x.__self__, at)],
              functools.partial: lambda w, x, at: ["partial", *(w.of(v, at) for v in (x.func, x.args, x.keywords))],
              (staticmethod, classmethod): lambda w, x, at: [type(x).__name__, w.of(x.__func__, at)],

@@ -21,16 +21,18 @@ if TYPE_CHECKING:
 def calibration_curve(preds,    # probabilities, shape (n, classes)
                       targets,  # labels, shape (n,)
                       n_bins=10,
-                     ) -> "tuple[pd.DataFrame, float]": # confidence, accuracy, n by bin, and the expected calibration error
+                     ) -> "tuple[pd.DataFrame, float]": # confidence, accuracy, n by bin; calibration error
     "Confidence against accuracy in bins, and the mean distance between them, weighted by size (ECE; Guo et al., 2017)."
     import pandas as pd
 
     preds, targets = np.asarray(preds), np.asarray(targets)
     if len(preds) != len(targets) or not len(preds):
-        raise CourseError(f"There are {len(preds)} predictions and {len(targets)} labels: as many of one as of the other are expected, and at least one.")
+        raise CourseError(f"There are {len(preds)} predictions and {len(targets)} labels: as many of one as of the "
+                          f"other are expected, and at least one.")
     sure, right = preds.max(1), preds.argmax(1) == targets
     bins = np.minimum((sure * n_bins).astype(int), n_bins - 1)
-    rows = [(sure[bins == b].mean(), right[bins == b].mean(), (bins == b).sum()) for b in range(n_bins) if (bins == b).any()]
+    rows = [(sure[bins == b].mean(), right[bins == b].mean(), (bins == b).sum()) for b in range(n_bins)
+            if (bins == b).any()]
     table = pd.DataFrame(rows, columns=["confidence", "accuracy", "n"])
     return table, float((table.n * (table.confidence - table.accuracy).abs()).sum() / table.n.sum())
 
@@ -41,13 +43,15 @@ def evaluate_test(learn,       # a fitted learner
     "Accuracy on the test part; the look is noted in the runs folder, with how many there have been."
     splits = learn.data if splits is None else splits
     if splits.fingerprint == learn.data.fingerprint and (seen := np.intersect1d(splits.test, learn.data.train)).size:
-        raise CourseError(f"{len(seen)} of these {len(splits.test)} test images were trained on: test with the splits that the learner was made with.")
+        raise CourseError(f"{len(seen)} of these {len(splits.test)} test images were trained on: test with the splits "
+                          f"that the learner was made with.")
     dl = learn.dls.valid.of(splits.images[splits.test], splits.labels[splits.test])
     with learn.no_bar():
         preds, targets = learn.get_preds(dl=dl)
     right = int((preds.argmax(1) == targets).sum())
     low, high = wilson_interval(right, len(targets))
-    return {"accuracy": right / len(targets), "low": float(low), "high": float(high), "n": len(targets), "looks": log_test_eval(learn.ws, splits, f"seed {learn.seed}")}
+    return {"accuracy": right / len(targets), "low": float(low), "high": float(high), "n": len(targets),
+            "looks": log_test_eval(learn.ws, splits, f"seed {learn.seed}")}
 
 # %% ../nbs/kit/20_evaluate.ipynb #4ba3af12
 def char_losses(model,
@@ -61,22 +65,27 @@ def char_losses(model,
         part = rows[:, i:i + step + 1].to(device)
         with torch.no_grad():
             logits, state = model(part[:, :-1], state)
-        out.append(nn.functional.cross_entropy(logits.float().flatten(0, 1), part[:, 1:].flatten(), reduction="none").view(len(part), -1).cpu())
+        out.append(nn.functional.cross_entropy(logits.float().flatten(0, 1), part[:, 1:].flatten(),
+                                               reduction="none").view(len(part), -1).cpu())
     return torch.cat(out, 1).numpy()
 
 
 def windows(ids, size) -> np.ndarray: # int64, shape (n, size + 1)
     "Pieces of `size` characters, each with the one that follows, which begins the next piece."
     if len(ids) <= size:
-        raise CourseError(f"There are {len(ids):,} characters and a window takes {size:,} and one more: take smaller windows or a longer text.")
+        raise CourseError(f"There are {len(ids):,} characters and a window takes {size:,} and one more: take smaller "
+                          f"windows or a longer text.")
     return np.lib.stride_tricks.sliding_window_view(ids, size + 1)[::size]
 
 # %% ../nbs/kit/20_evaluate.ipynb #a7fab82a
 def evaluate_text(learn, # a fitted learner on a text
                  ) -> dict: # nats, bits, perplexity, n, looks
-    "The loss on the test part, the state carried through it; the look is noted in the runs folder, with how many there have been."
+    """The loss on the test part, the state carried through it; the look is noted in the runs folder, with how many
+    there have been."""
     text = learn.data
     if len(text.test) < 2:
-        raise CourseError(f"{text.title} was cut without a test part: cut it with parts=(0.8, 0.1, 0.1), or report the validation loss as what it is.")
+        raise CourseError(f"{text.title} was cut without a test part: cut it with parts=(0.8, 0.1, 0.1), or report the "
+                          f"validation loss as what it is.")
     nats = float(char_losses(learn.model, text.test).mean())
-    return {"nats": nats, "bits": nats / np.log(2), "perplexity": float(np.exp(nats)), "n": len(text.test) - 1, "looks": log_test_eval(learn.ws, text, f"seed {learn.seed}")}
+    return {"nats": nats, "bits": nats / np.log(2), "perplexity": float(np.exp(nats)), "n": len(text.test) - 1,
+            "looks": log_test_eval(learn.ws, text, f"seed {learn.seed}")}

@@ -29,16 +29,20 @@ def cached_features(pre,         # as from `pretrained`
                     augment=(),  # functions (xb, yb) -> (xb, yb) on whole batches, for the other views
                     precision=None, # 'fp32', 'fp16' or 'bf16'; None: the fastest that the hardware has
                    ) -> Splits:  # with float32 features, (n, n_features) or (n, views, n_features), in place of images
-    "The body's features, from a memory-mapped file that is made on first use, and again where it is torn or not of this network."
+    """The body's features, from a memory-mapped file that is made on first use, and again where it is torn or not of
+    this network."""
     if bool(augment) != (views > 1):
-        raise CourseError(f"There are {views} views and {len(augment)} augmentations: several views need augment=[random_hflip, ...], and one takes none.")
+        raise CourseError(f"There are {views} views and {len(augment)} augmentations: several views need "
+                          f"augment=[random_hflip, ...], and one takes none.")
     splits, precision = one_size(splits), precision or best_precision(ws.device)
     net = backbone(pre.model).to(ws.device, memory_format=torch.channels_last)
     passes = _passes(pre, splits, views, augment, ws.device)
     sample = _sample(net, passes[0], pre.model, precision)
-    made_of = describe(model=[pre.model.state_dict(), repr(pre.model), {type(m) for m in pre.model.modules()}], numbers=[pre.mean, pre.std, views, precision], images=passes[0].digest, augment=augment)
+    made_of = describe(model=[pre.model.state_dict(), repr(pre.model), {type(m) for m in pre.model.modules()}],
+                       numbers=[pre.mean, pre.std, views, precision], images=passes[0].digest, augment=augment)
     if made_of.unknown:
-        warnings.warn(f"The features are computed anew: {made_of.unknown[0]} can't be described, so that nobody can tell whether kept ones are the same.", stacklevel=2)
+        warnings.warn(f"The features are computed anew: {made_of.unknown[0]} can't be described, so that nobody can "
+                      f"tell whether kept ones are the same.", stacklevel=2)
     folder = ws.local / "features" / f"{pre.name}-{splits.images.shape[1]}-{made_of.key}"
     features = None if made_of.unknown else _read_features(folder, sample, len(splits.labels))
     if features is None:
@@ -83,7 +87,8 @@ def _write_features(folder, net, passes, precision, n_features):
         for view, bs, i, xb in progress_bar(every, total=sum(map(len, passes)), leave=False):
             out[i * bs:(i + 1) * bs, view] = _forward(net, xb, precision)
         np.save(part / "features.npy", out)
-        (part / "facts.json").write_text(json.dumps({"sha256": hashlib.sha256((part / "features.npy").read_bytes()).hexdigest()}))
+        (part / "facts.json").write_text(json.dumps({"sha256": hashlib.sha256((part
+            / "features.npy").read_bytes()).hexdigest()}))
 
 
 def _read_features(folder, sample, n):
@@ -95,7 +100,8 @@ def _read_features(folder, sample, n):
         if hashlib.sha256(data).hexdigest() != json.loads((folder / "facts.json").read_text())["sha256"]:
             raise ValueError("the file is torn")
         features = np.load(folder / "features.npy", mmap_mode="r")
-        if (len(features), *features.shape[2:]) != (n, *sample.shape[1:]) or not np.allclose(features[:len(sample), 0], sample, rtol=0.02, atol=0.02 * np.abs(sample).max()):
+        if (len(features), *features.shape[2:]) != (n, *sample.shape[1:]) or not np.allclose(features[:len(sample), 0],
+            sample, rtol=0.02, atol=0.02 * np.abs(sample).max()):
             raise ValueError("they are another network's")
         return features
     except (OSError, ValueError, KeyError, TypeError) as e:

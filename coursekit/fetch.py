@@ -29,7 +29,8 @@ def catalogue() -> "pd.DataFrame": # a row a dataset
     "Datasets that courses name: task, size, licence, home page, how to load each, and where these facts were read."
     import pandas as pd
 
-    table = pd.read_csv(files("coursekit") / "catalogue.csv", keep_default_na=False, na_values={"size_gb": [""], "examples": [""], "classes": [""]})
+    table = pd.read_csv(files("coursekit") / "catalogue.csv", keep_default_na=False,
+                        na_values={"size_gb": [""], "examples": [""], "classes": [""]})
     return table.astype({"examples": "Int64", "classes": "Int64"}).set_index("name")
 
 # %% ../nbs/kit/03_fetch.ipynb #447d97d8
@@ -74,7 +75,8 @@ _PATIENCE = 20    # seconds without a byte until a host counts as dead
 
 
 class _Left(Exception):
-    "Why a host is left for the next; `rate` in bytes a second if it is worth another try when nobody else has the file."
+    """Why a host is left for the next; `rate` in bytes a second if it is worth another try when nobody else has the
+    file."""
     def __init__(self, why, rate=None):
         super().__init__(why)
         self.rate = rate
@@ -94,7 +96,8 @@ def _reason(e):
 
 def _open(url, have, size):
     "An open answer of `url`, and the byte that it starts at: `have` where the host can go on, else 0."
-    answer = urllib.request.urlopen(urllib.request.Request(url, headers={"Range": f"bytes={have}-"} if have else {}), timeout=_PATIENCE)
+    answer = urllib.request.urlopen(urllib.request.Request(url, headers={"Range": f"bytes={have}-"} if have else {}),
+                                    timeout=_PATIENCE)
     start = have if answer.status == 206 and (answer.headers["Content-Range"] or "").startswith(f"bytes {have}-") else 0
     length, wrong = answer.headers["Content-Length"], ""
     if answer.headers.get_content_type() == "text/html":
@@ -113,8 +116,10 @@ def _stream(url, part, size, floor):
 
     have = _size(part)
     answer, start = _open(url, have, size)
-    new = part if start or not have else part.with_name(part.name + ".new")  # what came before is only given up for more
-    with answer, _in_place_of(part, new), tqdm(total=size, initial=start, unit="B", unit_scale=True, desc=_host(url), leave=False, delay=1) as bar:
+    # what came before is only given up for more
+    new = part if start or not have else part.with_name(part.name + ".new")
+    with answer, _in_place_of(part, new), tqdm(total=size, initial=start, unit="B", unit_scale=True, desc=_host(url),
+                                               leave=False, delay=1) as bar:
         with explain_os_errors(part):
             out = open(new, "r+b" if start else "wb")
         with out:
@@ -159,7 +164,8 @@ def _host(url):
 
 
 def _complete(url, part, archive, floor):
-    "Bring the file `part` to its whole length from `url`; `_Left` if that fails or the bytes are not the recorded ones."
+    """Bring the file `part` to its whole length from `url`; `_Left` if that fails or the bytes are not the recorded
+    ones."""
     from pooch.hashes import hash_matches
 
     begun = part.exists()
@@ -215,7 +221,8 @@ def _at_hand(archive, ws) -> Path | None:
     from pooch.hashes import hash_matches
 
     for folder in _folders(ws):
-        if os.access(path := folder / archive["file"], os.R_OK) and path.is_file():  # False, not an error, where it is closed to this user
+        # False, not an error, where it is closed to this user
+        if os.access(path := folder / archive["file"], os.R_OK) and path.is_file():
             if hash_matches(path, archive["hash"]):
                 return path
             print(f"{short_path(path)} has other bytes than the recorded ones (cut off, perhaps): it is fetched anew.")
@@ -236,12 +243,15 @@ def _download(archive, path) -> Path:
                 with explain_os_errors(path):
                     os.replace(_part(path), path)
                 path.with_name(path.name + ".part.new").unlink(missing_ok=True)  # a kill may have left one
-                print(f"{archive['file']}: {archive['bytes'] / 1e6:.3g} MB from {_host(url)} in {time.monotonic() - start:.0f} s.")
+                print(f"{archive['file']}: {archive['bytes'] / 1e6:.3g} MB from {_host(url)} in "
+                      f"{time.monotonic() - start:.0f} s.")
                 return path
         waiting = sorted((url for url in waiting if why[url].rate is not None), key=lambda url: -why[url].rate)
     reasons = "; ".join(f"{_host(url)} {e}" for url, e in why.items())
-    raise CourseError(f"{archive['file']} could not be fetched: {reasons}. Try again later, what has arrived is kept; or get it from "
-                      f"{archive['urls'][0]} ({archive['bytes']:,} bytes, {archive['hash']}) and save it as {short_path(path)}.")
+    raise CourseError(f"{archive['file']} could not be fetched: {reasons}. Try again later, what has arrived is kept; "
+                      f"or get it from "
+                      f"{archive['urls'][0]} ({archive['bytes']:,} bytes, {archive['hash']}) and save it as "
+                      f"{short_path(path)}.")
 
 
 def _room(folder, n_bytes, what):
@@ -253,9 +263,10 @@ def _room(folder, n_bytes, what):
 
 # %% ../nbs/kit/03_fetch.ipynb #521f450b
 def fetch(name, # as in `sources()`
-          ws,   # archives go to ws.data, or to this machine's disk where that can't be written; unpacked folders to ws.local / "data"
+          ws,   # archives go to ws.data, or to this machine's disk; unpacked folders to ws.local / "data"
          ) -> Path: # the folder, or the file of a single text
-    "The place of a dataset; if it is nowhere yet, download it from the first host that serves the right bytes, and unpack it."
+    """The place of a dataset; if it is nowhere yet, download it from the first host that serves the right bytes, and
+    unpack it."""
     source = _source(name)
     if found := present(name, ws):
         return _as_it_is(found, source)
@@ -281,7 +292,8 @@ def _as_it_is(place, source):
     from pooch.hashes import hash_matches
 
     if place.is_file() and not hash_matches(place, source["archives"][0]["hash"]):
-        print(f"{short_path(place)} has other bytes than the recorded ones: it is used as it is; delete it to fetch the recorded one.")
+        print(f"{short_path(place)} has other bytes than the recorded ones: it is used as it is; delete it to fetch "
+              f"the recorded one.")
     return place
 
 # %% ../nbs/kit/03_fetch.ipynb #44b2f2ba
@@ -299,7 +311,8 @@ def _alone(name, ws, home):
         except Timeout:
             print(f"{name} is being fetched by another notebook: waiting for it.")
             lock.acquire()
-        except (OSError, NotImplementedError):  # a disk that can't lock, or another user's file: alone on this machine at least
+        # a disk that can't lock, or another user's file: alone on this machine at least
+        except (OSError, NotImplementedError):
             continue
         while lock.is_locked and not path.exists():  # it was taken from the one before in the moment of its removal
             lock.release()
@@ -332,7 +345,8 @@ def _check_one(name, ws):
 
     place = present(name, ws)
     archives = [(a, folder / a["file"]) for a in _source(name)["archives"] for folder in _folders(ws)]
-    if bad := [short_path(path) for a, path in archives if os.access(path, os.R_OK) and path.is_file() and not hash_matches(path, a["hash"])]:
+    if bad := [short_path(path) for a, path in archives if os.access(path, os.R_OK) and path.is_file()
+               and not hash_matches(path, a["hash"])]:
         return bad[0], False, "has other bytes than the recorded ones: delete it and fetch again"
     if not place:
         came = sum(p.stat().st_size for _, path in archives if os.path.isfile(p := _part(path)))
@@ -348,5 +362,6 @@ def _check_one(name, ws):
         return short_path(place), False, f"its list {MANIFEST} is broken: delete the folder and fetch again"
     wrong = [f for f, size in listed.items() if not (place / f).is_file() or (place / f).stat().st_size != size]
     if wrong:
-        return short_path(place), False, f"{len(wrong):,} of {len(listed):,} files are missing or changed ({wrong[0]}): delete the folder and fetch again"
+        return short_path(place), False, (f"{len(wrong):,} of {len(listed):,} files are missing or changed "
+                                          f"({wrong[0]}): delete the folder and fetch again")
     return short_path(place), True, f"{len(listed):,} files, as unpacked"

@@ -34,7 +34,8 @@ def explain_os_errors(path, setting=""):
     except OSError as e:
         other = f"another folder with {setting}" if setting else "another folder"
         if e.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise CourseError(f"No space is left on the disk of {short_path(path)}: free some, or choose {other}.") from e
+            raise CourseError(f"No space is left on the disk of {short_path(path)}: "
+                              f"free some, or choose {other}.") from e
         if e.errno in (errno.EIO, errno.ENOTCONN):
             raise CourseError(f"The disk of {short_path(path)} does not answer ({e.strerror}): run this again; "
                               "if it is Google Drive, mount it again.") from e
@@ -52,7 +53,8 @@ def short_path(path):
 
 
 def readable(name):
-    "A file's name that can be printed, hashed and written: bytes that are no UTF-8, as in an old Windows zip, as Latin-1."
+    """A file's name that can be printed, hashed and written: bytes that are no UTF-8, as in an old Windows zip, as
+    Latin-1."""
     return re.sub("[\udc80-\udcff]", lambda byte: chr(ord(byte[0]) - 0xdc00), str(name))
 
 
@@ -106,14 +108,17 @@ def check_writable(folder,    # is made if need be
             f.flush()
 
 # %% ../nbs/kit/00_files.ipynb #0476038b
-_LEFTOVERS = {"thumbs.db", "ehthumbs.db", "ehthumbs_vista.db", "desktop.ini", "picasa.ini", "icon\r",  # what systems leave among pictures
+# what systems leave among pictures
+_LEFTOVERS = {"thumbs.db", "ehthumbs.db", "ehthumbs_vista.db", "desktop.ini", "picasa.ini", "icon\r",
              "__macosx", "@eadir", "$recycle.bin", "system volume information", "lost+found"}
 
 
 def visible(folder, kind):
-    "The names of the files ('is_file') or folders ('is_dir') in `folder`, sorted, without hidden ones and what systems leave."
+    """The names of the files ('is_file') or folders ('is_dir') in `folder`, sorted, without hidden ones and what
+    systems leave."""
     with os.scandir(folder) as entries:
-        return sorted(e.name for e in entries if e.name[0] != "." and e.name.lower() not in _LEFTOVERS and getattr(e, kind)())
+        return sorted(e.name for e in entries if e.name[0] != "." and e.name.lower() not in _LEFTOVERS
+                      and getattr(e, kind)())
 
 
 def folders_in(folder, above=()) -> tuple: # names, real paths from the top down to `folder`
@@ -133,13 +138,16 @@ MANIFEST = ".coursekit.json"  # in an unpacked folder: its files and their sizes
 
 
 def _member_name(archive, name, plain, names):
-    "The name of a member with / between folders; refused if it would leave the folder, is no file or folder, or stands for two in `names`."
+    """The name of a member with / between folders; refused if it would leave the folder, is no file or folder, or
+    stands for two in `names`."""
     path = PurePosixPath(name.replace("\\", "/"))  # as some Windows programs write them
     if ".." in path.parts or path.is_absolute() or PureWindowsPath(name).drive or not plain:
-        raise CourseError(f"{short_path(archive)} holds {name!r}, which {'is a link or a device' if not plain else 'lies outside its folder'}: "
+        raise CourseError(f"{short_path(archive)} holds {name!r}, which "
+                          f"{'is a link or a device' if not plain else 'lies outside its folder'}: "
                           "nothing of it was unpacked; get the archive from a source that you trust.")
     if (other := names.setdefault(path, name)).rstrip("/\\") != name.rstrip("/\\"):
-        raise CourseError(f"{short_path(archive)} holds {other!r} and {name!r}, which would be one file: nothing of it was unpacked; "
+        raise CourseError(f"{short_path(archive)} holds {other!r} and {name!r}, which would be one file: nothing of it "
+                          f"was unpacked; "
                           "rename one of them and pack it again.")
     return name.replace("\\", "/")
 
@@ -150,13 +158,15 @@ def _extract(archive, folder):
     if zipfile.is_zipfile(archive):
         with zipfile.ZipFile(archive) as z:
             for m in z.infolist():
-                m.filename = _member_name(archive, m.filename, stat.S_IFMT(m.external_attr >> 16) in (0, stat.S_IFREG, stat.S_IFDIR), names)
+                m.filename = _member_name(archive, m.filename,
+                                          stat.S_IFMT(m.external_attr >> 16) in (0, stat.S_IFREG, stat.S_IFDIR), names)
                 z.extract(m, folder)
     else:
         with tarfile.open(archive) as t:
             for m in t:
                 name = _member_name(archive, m.name, m.isfile() or m.isdir(), names)
-                t.extract(m.replace(name=name, mode=None, deep=False), folder, filter="data")  # as readable as any new file
+                # as readable as any new file
+                t.extract(m.replace(name=name, mode=None, deep=False), folder, filter="data")
             while t.fileobj.read(1 << 20):  # to the end, where a compressed file has its checksum
                 pass
 
@@ -172,7 +182,8 @@ def unpack(archives, # zip or tar files
         raise CourseError(f"There is no archive {short_path(absent[0])}: give the path of a zip or tar file.")
     with explain_os_errors(folder.parent):
         folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=f".{shorten(folder.name, 200)}.", suffix=".part", dir=folder.parent, ignore_cleanup_errors=True) as room:
+        with tempfile.TemporaryDirectory(prefix=f".{shorten(folder.name, 200)}.", suffix=".part", dir=folder.parent,
+                                         ignore_cleanup_errors=True) as room:
             for archive in archives:
                 _extract_or_say(archive, Path(room))
             _finish(Path(room), archives, folder)
@@ -183,9 +194,12 @@ def _extract_or_say(archive, room):
     "Write what an archive holds into a folder; a sentence if it is no whole one."
     try:
         _extract(archive, room)
-    except (tarfile.TarError, zipfile.BadZipFile, EOFError, gzip.BadGzipFile, lzma.LZMAError, zlib.error, RuntimeError) as e:  # RuntimeError: a password
+    # RuntimeError: a password
+    except (tarfile.TarError, zipfile.BadZipFile, EOFError, gzip.BadGzipFile, lzma.LZMAError, zlib.error,
+            RuntimeError) as e:
         why = str(e).split(":")[0]  # of several lines, the first
-        raise CourseError(f"{short_path(archive)} can't be unpacked ({why}): a whole zip or tar file is expected; get it again.") from e
+        raise CourseError(f"{short_path(archive)} can't be unpacked ({why}): a whole zip or tar file is expected; get "
+                          f"it again.") from e
 
 
 def _finish(room, archives, folder):

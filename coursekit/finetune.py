@@ -41,7 +41,8 @@ with warnings.catch_warnings():
 if TYPE_CHECKING:
     import matplotlib.pyplot as plt
 
-_all_ = ["Pretrained", "backbone", "cached_features", "check_side", "compare_runs", "kfold_splits", "subsample", "layer_groups", "map_sizes", "pretrained", "with_head"]
+_all_ = ["Pretrained", "backbone", "cached_features", "check_side", "compare_runs", "kfold_splits", "subsample",
+         "layer_groups", "map_sizes", "pretrained", "with_head"]
 
 # %% ../nbs/03_finetune.ipynb #82895ba9
 class LinearProbe(nn.Linear):
@@ -68,7 +69,8 @@ def linear_probe(features,       # as from `cached_features`
     "A linear layer trained on cached features."
     torch.manual_seed(seed)
     head = LinearProbe(features.images.shape[-1], len(features.classes))
-    learn = learner(features, head, ws, bs=64, opt=opt or optimizer("Adam"), augment=[random_view] if features.images.ndim == 3 else [],
+    learn = learner(features, head, ws, bs=64, opt=opt or optimizer("Adam"), augment=[random_view]
+                    if features.images.ndim == 3 else [],
                     loss_func=loss_func, precision="fp32", seed=seed)
     with learn.no_bar(), learn.no_logging(), contextlib.redirect_stdout(io.StringIO()):  # it takes a second
         learn.fit_one_cycle(n_epochs, lr)
@@ -76,7 +78,8 @@ def linear_probe(features,       # as from `cached_features`
 
 # %% ../nbs/03_finetune.ipynb #2b48ef03
 class BatchNormCase(Callback):
-    "Every batch norm of the model: whether its scale and shift are trained, and whether its running statistics are updated (if not, it normalises by them in training too)."
+    """Every batch norm of the model: whether its scale and shift are trained, and whether its running statistics are
+    updated (if not, it normalises by them in training too)."""
     order = 1  # after stages were frozen or freed
 
     def __init__(self, affine, statistics):
@@ -109,7 +112,8 @@ class EvalFrozen(Callback):
 
 
 class GradualUnfreezing(Callback):
-    "The head alone in the first epoch, and one stage more in each that follows, up to `n_stages` (Howard and Ruder, 2018)."
+    """The head alone in the first epoch, and one stage more in each that follows, up to `n_stages` (Howard and
+    Ruder, 2018)."""
     def __init__(self, n_stages):
         self.n_stages = n_stages
 
@@ -126,19 +130,22 @@ def finetune_learner(pre, splits, ws,
                      n_stages=1,      # the last so many are trained, the head is the first of them
                      augment=(),      # functions (xb, yb) -> (xb, yb) on whole batches
                      gradual=False,   # True: the head first, then one stage more in each epoch
-                     batch_norm=None, # (scale and shift trained, statistics updated) for all of the model; None: as its stage, both or neither
+                     batch_norm=None, # (scale and shift trained, statistics updated); None: as its stage
                      seed=0, bs=32,
                      **kwargs,        # more of `learner`
                     ) -> CourseLearner: # to be fitted
     "A learner for a pretrained network with a new head, whose first stages are frozen."
     if not 1 <= n_stages <= len(layer_groups(pre.model)):
-        raise CourseError(f"n_stages is {n_stages} and {pre.name} has {len(layer_groups(pre.model))} stages ({', '.join(layer_groups(pre.model))}): a number from 1 to that is expected.")
+        raise CourseError(f"n_stages is {n_stages} and {pre.name} has {len(layer_groups(pre.model))} stages "
+                          f"({', '.join(layer_groups(pre.model))}): a number from 1 to that is expected.")
     splits = one_size(splits)
     model, more = with_head(pre.model, len(splits.classes), seed), kwargs.pop("cbs", [])
-    cbs = [BnFreeze() if batch_norm is None else BatchNormCase(*batch_norm), *([GradualUnfreezing(n_stages)] if gradual else [])]
+    cbs = [BnFreeze() if batch_norm is None else BatchNormCase(*batch_norm),
+           *([GradualUnfreezing(n_stages)] if gradual else [])]
     if any(isinstance(m, (nn.modules.dropout._DropoutNd, StochasticDepth)) for m in model.modules()):
         cbs.append(EvalFrozen())
-    settings = {"opt": optimizer("AdamW", weight_decay=0.01), "splitter": splitter, "train_bn": False, "cbs": [*cbs, *(more if isinstance(more, (list, tuple)) else [more])], **kwargs}
+    settings = {"opt": optimizer("AdamW", weight_decay=0.01), "splitter": splitter, "train_bn": False,
+                "cbs": [*cbs, *(more if isinstance(more, (list, tuple)) else [more])], **kwargs}
     try:
         learn = learner(splits, model, ws, bs=bs, augment=augment, mean=pre.mean, std=pre.std, seed=seed, **settings)
     except (RuntimeError, AssertionError, CourseError):
@@ -152,7 +159,7 @@ def grad_cam(model,
              xb,           # normalised images, shape (bs, 3, h, w)
              layer,        # a module of the model whose output is a map, (bs, channels, h, w)
              answers=None, # labels, shape (bs,); None: the model's own answers
-            ) -> tuple[torch.Tensor, torch.Tensor]: # maps in [0, 1], shape (bs, h, w) of the layer; probabilities, (bs, classes)
+            ) -> tuple[torch.Tensor, torch.Tensor]: # maps in [0, 1], (bs, h, w); probabilities, (bs, classes)
     "Where in the picture the evidence for an answer was (Grad-CAM; Selvaraju et al., 2017)."
     maps = []
     hook = layer.register_forward_hook(lambda _, __, out: maps.append(out))
@@ -162,7 +169,9 @@ def grad_cam(model,
     finally:
         hook.remove()
     if maps[0].ndim != 4 or maps[0].shape[2] != maps[0].shape[3]:  # Swin, for one, has its channels last
-        raise CourseError(f"This layer gives an output of shape {tuple(maps[0].shape)}: Grad-CAM needs a square map, (images, channels, height, width); take a layer before the pooling, of a convolutional network.")
+        raise CourseError(f"This layer gives an output of shape {tuple(maps[0].shape)}: Grad-CAM needs a square map, "
+                          f"(images, channels, height, width); take a layer before the pooling, of a convolutional "
+                          f"network.")
     answers = logits.argmax(1) if answers is None else torch.as_tensor(answers, device=xb.device)
     weight, = torch.autograd.grad(logits[torch.arange(len(xb)), answers].sum(), maps[0])
     heat = (weight.mean((2, 3), keepdim=True) * maps[0]).sum(1).relu()
@@ -180,8 +189,10 @@ def show_prediction(file,    # a path, or an open binary file
 
     try:
         image = center_crop(decode(file, side))
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as e:  # as Pillow says that a file is no image, or far too large
-        raise CourseError(f"{getattr(file, 'name', file)} can't be read as an image ({e}): a JPEG or PNG file is expected.") from e
+    # as Pillow says that a file is no image, or far too large
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as e:
+        raise CourseError(f"{getattr(file, 'name', file)} can't be read as an image ({e}): a JPEG or PNG file is "
+                          f"expected.") from e
     device = next(model.parameters()).device
     xb, _ = ArrayLoader(image[None], [0], classes, 1, pre.mean, pre.std, device=device).sample_batch(1)
     with torch.no_grad():

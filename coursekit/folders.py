@@ -23,13 +23,15 @@ def class_files(root,         # holds a folder per class
     return table, [readable(c) for c in classes]
 
 # %% ../nbs/kit/06_folders.ipynb #aaeaba13
-_PARTS = {word: part for part, words in {"train": "train training trainval", "valid": "valid validation val dev eval evaluation",
+_PARTS = {word: part for part, words in {"train": "train training trainval", "valid": "valid validation val dev eval "
+                                                                                      "evaluation",
                                         "test": "test testing holdout"}.items() for word in words.split()}
 _PLAIN = {*_PARTS, *"set data dataset images image imgs img pictures photos samples split part folder".split()}
 
 
 def _words(name):
-    "The words of a folder's name in small letters: those of `TrainData`, `train_data` and `train-data2` are train and data."
+    """The words of a folder's name in small letters: those of `TrainData`, `train_data` and `train-data2` are train
+    and data."""
     apart = re.sub("(?<=[a-z])(?=[A-Z])", " ", name).lower()
     return re.findall("[a-z]+", re.sub("(?<=[a-z])(set|data|images)(?![a-z])", r" \1", apart))
 
@@ -55,24 +57,32 @@ def _part_folders(root) -> dict: # {folder: part}; empty where they are classes
     several = [folders for folders in inside.values() if len(folders) > 1]
     again = set.intersection(*several) if len(several) > 1 else set()
     if len(again) > 1 and all(map(part_of, again)):
-        raise CourseError(f"{short_path(root)} holds {_few(inside)}, with the parts {_few(again)} inside each: turn them round, with a folder for each class inside each part.")
+        raise CourseError(f"{short_path(root)} holds {_few(inside)}, with the parts {_few(again)} inside each: turn "
+                          f"them round, with a folder for each class inside each part.")
     if len(again) > 1:
         odd = [f for f, part in parts.items() if part is None] if any(parts.values()) else inside
-        raise CourseError(f"{short_path(root)} holds {_few(inside)}, with the same folders inside ({_few(again)}): if these are the classes, call the "
-                          f"folders around them train, valid or test, or take them away ({_few(odd)}); else put each class into one folder.")
+        raise CourseError(f"{short_path(root)} holds {_few(inside)}, with the same folders inside ({_few(again)}): if "
+                          f"these are the classes, call the "
+                          f"folders around them train, valid or test, or take them away ({_few(odd)}); else put each "
+                          f"class into one folder.")
     if _named_twice(parts):
-        raise CourseError(f"{short_path(root)} holds {_few(inside)}, names that speak of a part and of a class at once: give each part a folder, "
+        raise CourseError(f"{short_path(root)} holds {_few(inside)}, names that speak of a part and of a class at "
+                          f"once: give each part a folder, "
                           "with a folder for each class inside, or take the parts out of the names.")
-    if (odd := [f for f in inside if part_of(f) and set(_words(f)) <= _PLAIN]) and odd != ["train"]:  # which may well be a class, beside bus and car
-        raise CourseError(f"{short_path(root)} holds {_few(inside)}, of which {_few(odd)} {'is' if len(odd) == 1 else 'are'} called like a part of a "
-                          "split: give a folder that holds a folder per class, alone or in each of train, valid and test; if it is a class, "
+    # which may well be a class, beside bus and car
+    if (odd := [f for f in inside if part_of(f) and set(_words(f)) <= _PLAIN]) and odd != ["train"]:
+        raise CourseError(f"{short_path(root)} holds {_few(inside)}, of which {_few(odd)} "
+                          f"{'is' if len(odd) == 1 else 'are'} called like a part of a "
+                          "split: give a folder that holds a folder per class, alone or in each of train, valid and "
+                          "test; if it is a class, "
                           "call it otherwise, or use image_table.")
     return {}
 
 
 def _named_twice(parts):
     "Whether folders are called trainA, trainB, testA, testB or the like: each part with the same two names or more."
-    rest = {part: {tuple(w for w in _words(f) if w not in _PARTS) for f in parts if parts[f] == part} for part in parts.values()}
+    rest = {part: {tuple(w for w in _words(f) if w not in _PARTS) for f in parts if parts[f] == part}
+            for part in parts.values()}
     return len(rest) > 1 and all(len(names) > 1 and names == next(iter(rest.values())) for names in rest.values())
 
 
@@ -91,9 +101,11 @@ def own_files(root) -> tuple: # [(file name, label, is test, 'valid' or None)], 
         held = sorted({names[label] for _, label, _ in rows}) if parts else list(dict.fromkeys(names))
         classes = held if classes is None else classes
         if wrong := set(held) ^ set(classes):
-            raise CourseError(f"{short_path(inner)} should have a folder with images for each class of the training part; missing or unknown: "
+            raise CourseError(f"{short_path(inner)} should have a folder with images for each class of the training "
+                              f"part; missing or unknown: "
                               f"{_few(wrong)}. Put them right, or take the part away, and one is cut from the others.")
-        label_of, kind = {c: i for i, c in enumerate(classes)}, {"train": False, "valid": "valid", "test": True}.get(parts.get(folder))
+        label_of, kind = {c: i for i, c in enumerate(classes)}, {"train": False, "valid": "valid",
+                                                                 "test": True}.get(parts.get(folder))
         table += [((inner.relative_to(root) / f).as_posix(), label_of[names[label]], kind) for f, label, _ in rows]
     return table, classes, parts
 

@@ -41,11 +41,13 @@ def fit_function(model,         # from (n, inputs) to (n, outputs)
     import torch.nn.functional as F
 
     if not (len(x) == len(y) and len(xv) == len(yv) and len(x) and len(xv)):
-        raise CourseError(f"There are {len(x)} inputs for {len(y)} values to fit, and {len(xv)} for {len(yv)} to judge by: as many of one as of the other, and some of each, are expected.")
+        raise CourseError(f"There are {len(x)} inputs for {len(y)} values to fit, and {len(xv)} for {len(yv)} to judge "
+                          f"by: as many of one as of the other, and some of each, are expected.")
     x, y, xv, yv = (torch.as_tensor(np.asarray(a, np.float32)) for a in (x, y, xv, yv))
     for inputs, values in (x, y), (xv, yv):
         if inputs.ndim != 2 or values.ndim != 2 or model(inputs[:1]).shape[1:] != values.shape[1:]:
-            raise CourseError(f"The inputs have the shape {tuple(inputs.shape)} and the values {tuple(values.shape)}: (n, inputs) and (n, outputs) are expected; y[:, None] makes a column of a list.")
+            raise CourseError(f"The inputs have the shape {tuple(inputs.shape)} and the values {tuple(values.shape)}: "
+                              f"(n, inputs) and (n, outputs) are expected; y[:, None] makes a column of a list.")
     opt = torch.optim.Adam(model.parameters(), lr=lr)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(opt, n_steps)
     errors = []
@@ -62,10 +64,11 @@ def fit_function(model,         # from (n, inputs) to (n, outputs)
 # %% ../nbs/06_functions.ipynb #0225289e
 def write_submission(path,
                      ids,               # one for each value: text as in the sample's file, or numbers of the same value
-                     values,            # predictions, numbers or labels, shape (n,) or (n, columns); 1.0 is written as 1 where the sample has whole numbers
-                     sample,            # the challenge's sample submission: its CSV file, or a DataFrame, which may have lost zeros of ids; its ids and columns are expected
+                     values,            # (n,) or (n, columns); 1.0 is written as 1 where the sample has whole numbers
+                     sample,            # the challenge's sample submission: its CSV file, or a DataFrame
                     ) -> str | Path:    # the path
-    "Check a Kaggle submission against the sample (shape, ids, NaN) and write it whole, with the sample's ids in their order."
+    """Check a Kaggle submission against the sample (shape, ids, NaN) and write it whole, with the sample's ids in
+    their order."""
     import pandas as pd
 
     wanted, ids = _read_sample(sample), pd.Series(np.asarray(ids).ravel() if hasattr(ids, "__array__") else list(ids))
@@ -75,19 +78,24 @@ def write_submission(path,
     if len(rows) != len(ids):
         raise CourseError(f"There are {len(rows)} values for {len(ids)} ids: one for each is expected.")
     if rows.shape[1] != len(columns):
-        raise CourseError(f"There are {rows.shape[1]} values a row and the sample has {len(columns)} columns ({', '.join(map(str, columns))}): as many are expected.")
+        raise CourseError(f"There are {rows.shape[1]} values a row and the sample has {len(columns)} columns "
+                          f"({', '.join(map(str, columns))}): as many are expected.")
     table = pd.DataFrame(rows, columns=columns).infer_objects()
     bad = (table.isna() | table.isin([np.inf, -np.inf])).any(axis=1)
     table = table.apply(lambda column: _like(column, wanted[column.name]))
     table.insert(0, key, _meant(ids, wanted[key]))
     for whose, column in ("ids", table[key]), ("ids of the sample", wanted[key]):
         if (twice := column.duplicated()).any():
-            raise CourseError(f"{twice.sum()} {whose} come twice, the first is {column[twice].iloc[0]}: each once is expected.")
+            raise CourseError(f"{twice.sum()} {whose} come twice, the first is {column[twice].iloc[0]}: each once is "
+                              f"expected.")
     if wrong := sorted(set(table[key]) ^ set(wanted[key]))[:5]:
-        hint = "; give the sample's file instead of a DataFrame, as pandas reads 0001 as 1" if isinstance(sample, pd.DataFrame) else ""
-        raise CourseError(f"Ids are missing or unknown: {', '.join(wrong)}; those of the sample are expected, {len(wanted):,} in all{hint}.")
+        hint = "; give the sample's file instead of a DataFrame, as pandas reads 0001 as 1" \
+            if isinstance(sample, pd.DataFrame) else ""
+        raise CourseError(f"Ids are missing or unknown: {', '.join(wrong)}; those of the sample are expected, "
+                          f"{len(wanted):,} in all{hint}.")
     if bad.any():
-        raise CourseError(f"{bad.sum()} row(s) hold NaN or infinity, the first has the id {table[key][bad].iloc[0]}: numbers are expected; did the training diverge?")
+        raise CourseError(f"{bad.sum()} row(s) hold NaN or infinity, the first has the id {table[key][bad].iloc[0]}: "
+                          f"numbers are expected; did the training diverge?")
     with atomic_path(path) as part:
         table.set_index(key).loc[wanted[key]].reset_index().to_csv(part, index=False)
     print(f"{Path(path).name}: {len(table):,} rows, as the sample wants them.")
@@ -103,28 +111,33 @@ def _read_sample(sample) -> "pd.DataFrame": # of text
 
     if isinstance(sample, pd.DataFrame):
         if not sample.columns.is_unique:
-            raise CourseError(f"The sample has columns of one name ({', '.join(map(str, sample.columns))}): give each a name of its own.")
+            raise CourseError(f"The sample has columns of one name ({', '.join(map(str, sample.columns))}): give each "
+                              f"a name of its own.")
         _text(sample.iloc[:, 0], "ids of the sample")
         return sample.astype(str)
     try:
         return pd.read_csv(sample, dtype=str, keep_default_na=False, index_col=False)
     except (OSError, ValueError) as e:
-        raise CourseError(f"The sample submission can't be read ({e}): a CSV file of ids and columns, or a DataFrame, is expected.") from e
+        raise CourseError(f"The sample submission can't be read ({e}): a CSV file of ids and columns, or a DataFrame, "
+                          f"is expected.") from e
 
 
 def _text(ids, whose):
     "A Series of ids as text."
     if (lost := ids.isna()).any():
-        raise CourseError(f"{lost.sum()} {whose} are NaN, as pandas reads an id such as NA: read their file with dtype=str and keep_default_na=False.")
+        raise CourseError(f"{lost.sum()} {whose} are NaN, as pandas reads an id such as NA: read their file with "
+                          f"dtype=str and keep_default_na=False.")
     return ids.astype(str)
 
 
 def _meant(ids, expected) -> list[str]:
-    "What ids are among `expected`, which are text: a number that is none of them means the one of its value, if there is one only."
+    """What ids are among `expected`, which are text: a number that is none of them means the one of its value, if
+    there is one only."""
     known, values = set(expected), {e: Decimal(e) for e in expected if _NUMBER.fullmatch(e)}
     often = Counter(values.values())
     only = {value: e for e, value in values.items() if often[value] == 1}
-    return [text if text in known or isinstance(id, str) or not _NUMBER.fullmatch(text) else only.get(Decimal(text), text)
+    return [text if text in known or isinstance(id, str) or not _NUMBER.fullmatch(text)
+            else only.get(Decimal(text), text)
             for id, text in zip(ids, _text(ids, "ids"))]
 
 

@@ -34,7 +34,8 @@ _STEPS = {"1": 255, "L;2": 85, "L;4": 17}  # what Pillow multiplies the grey of 
 
 
 def _see_through(im):
-    "The grey or colour that an opened PNG calls transparent, as its pixels will have it (Pillow gives it as the file does); or None."
+    """The grey or colour that an opened PNG calls transparent, as its pixels will have it (Pillow gives it as the
+    file does); or None."""
     clear, raw = im.info.get("transparency"), im.tile[0][3] if getattr(im, "tile", ()) else ""
     if raw == "RGB;16B" and clear:
         return tuple(v >> 8 for v in clear)
@@ -58,7 +59,8 @@ def _eight_bits(im,     # a picture of mode I or F
         top, over = (1, 0.25) if im.mode == "F" else (255, 0)
         low, high = values.min(), values.max()
         if low < -over or high > top + over:
-            raise CourseError(f"The picture holds 32-bit {'fractions' if top == 1 else 'whole numbers'} from {low:g} to {high:g}, of which "
+            raise CourseError(f"The picture holds 32-bit {'fractions' if top == 1 else 'whole numbers'} from {low:g} "
+                              f"to {high:g}, of which "
                               f"only 0 to {top} has a meaning: scale them all alike, and save them with 8 or 16 bits.")
         values = np.rint(values.clip(0, top) * (255 / top))
     else:
@@ -98,7 +100,7 @@ def why_unread(path) -> str: # '' where it can be read, or the file is simply no
         decode(path)
     except CourseError as e:
         return str(e)
-    except Exception:  # a broken file can make Pillow raise anything, and says no more than its name
+    except Exception:  # noqa: S110 - a broken file can make Pillow raise anything, and says no more than its name
         pass
     return ""
 
@@ -111,7 +113,8 @@ def _decode_chunk(root, names, size):
             image = decode(os.path.join(root, name), size)
         except Exception as e:  # a broken file can make Pillow raise anything
             if getattr(e, "errno", None):  # but this is the disk's fault, and must not be kept as the file's
-                raise CourseError(f"{short_path(os.path.join(root, name))} can't be read ({e.strerror}): try again, or check the disk.") from e
+                raise CourseError(f"{short_path(os.path.join(root, name))} can't be read ({e.strerror}): try again, or "
+                                  f"check the disk.") from e
             shapes.append((0, 0))
             continue
         pixels.append(image.ravel())
@@ -154,7 +157,8 @@ def _as_images(pixels, shapes):
 
 
 def cache_key(root, names, size):
-    "Changes with the folder, and when a file's name, size or date does, or the file has been put in the place of another."
+    """Changes with the folder, and when a file's name, size or date does, or the file has been put in the place of
+    another."""
     key = hashlib.sha256(os.fsencode(f"{root}\n{size}\n"))
     for name in names:
         stat = os.stat(os.path.join(root, name))
@@ -164,7 +168,8 @@ def cache_key(root, names, size):
 
 
 def _load(folder):
-    "What `read_images` kept in `folder`: images, which files could be read, a hash; OSError or ValueError if it is not whole."
+    """What `read_images` kept in `folder`: images, which files could be read, a hash; OSError or ValueError if it is
+    not whole."""
     with np.load(folder / "about.npz") as about:
         shapes, pixel_hash = about["shapes"], str(about["hash"])
     pixels, good = np.memmap(folder / "pixels", np.uint8, "r"), shapes.any(1)
@@ -184,13 +189,15 @@ def read_images(root,  # the folder of the dataset
     for part in neighbours(local):
         try:
             return _load(part / "arrays" / name)
-        except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile):  # not there, closed, or something took a part of it
+        # not there, closed, or something took a part of it
+        except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile):
             pass
     folder = local / "arrays" / name
     shutil.rmtree(folder, ignore_errors=True)
     pixels, shapes = _decode_all(root, names, size)
     if not shapes.any():
-        why = next(filter(None, (why_unread(root / n) for n in names[:10])), "is this the right folder, and was it unpacked?")
+        why = next(filter(None, (why_unread(root / n) for n in names[:10])), "is this the right folder, and was it "
+                                                                             "unpacked?")
         raise CourseError(f"None of the {len(names)} files in {short_path(root)} is an image that can be read: {why}")
     with atomic_path(folder) as part:
         part.mkdir()
@@ -208,7 +215,8 @@ def center_crop_resize(images, # uint8 images of shape (h, w, 3), which may diff
 
     if not len(images) or any(im.ndim != 3 or im.shape[2] != 3 or im.dtype != np.uint8 for im in images[:1]):
         what = f"{images[0].dtype} of shape {images[0].shape}" if len(images) else "none"
-        raise CourseError(f"The images are {what}: uint8 images of shape (h, w, 3) are expected, such as those of `Splits`.")
+        raise CourseError(f"The images are {what}: uint8 images of shape (h, w, 3) are expected, such as those of "
+                          f"`Splits`.")
 
     def one(x):
         "Images of one size, (n, h, w, 3)."
@@ -245,13 +253,17 @@ def in_square(slices, side):
         n = slices.shape[axis]
         slices = np.take(slices, range(max(0, (n - side) // 2), max(0, (n - side) // 2) + min(n, side)), axis)
         before = (side - slices.shape[axis]) // 2
-        slices = np.pad(slices, [(before, side - slices.shape[axis] - before) if a == axis else (0, 0) for a in range(3)])
+        slices = np.pad(slices, [(before, side - slices.shape[axis] - before) if a == axis else (0, 0)
+                                 for a in range(3)])
     return slices
 
 # %% ../nbs/kit/05_images.ipynb #abae1e7e
-_NIFTI = np.dtype({"names": ["size", "dim", "datatype", "bitpix", "pixdim", "offset", "slope", "inter", "magic"], "itemsize": 348,
-                   "formats": ["i4", "8i2", "i2", "i2", "8f4", "f4", "f4", "f4", "S4"], "offsets": [0, 40, 70, 72, 76, 108, 112, 116, 344]})
-_VOXELS = {2: "u1", 4: "i2", 8: "i4", 16: "f4", 64: "f8", 256: "i1", 512: "u2", 768: "u4", 1024: "i8", 1280: "u8"}  # by the header's datatype
+_NIFTI = np.dtype({"names": ["size", "dim", "datatype", "bitpix", "pixdim", "offset", "slope", "inter", "magic"],
+                   "itemsize": 348,
+                   "formats": ["i4", "8i2", "i2", "i2", "8f4", "f4", "f4", "f4", "S4"],
+                   "offsets": [0, 40, 70, 72, 76, 108, 112, 116, 344]})
+# by the header's datatype
+_VOXELS = {2: "u1", 4: "i2", 8: "i4", 16: "f4", 64: "f8", 256: "i1", 512: "u2", 768: "u4", 1024: "i8", 1280: "u8"}
 
 
 def read_nifti(path) -> np.ndarray: # with the axes of the file
@@ -265,9 +277,11 @@ def read_nifti(path) -> np.ndarray: # with the axes of the file
         if header["magic"] != b"n+1":
             raise ValueError("its header is not NIfTI-1's")
         shape = header["dim"][1:1 + header["dim"][0]].tolist()
-        voxels = np.frombuffer(data, np.dtype(_VOXELS[int(header["datatype"])]).newbyteorder(order), int(np.prod(shape)), int(header["offset"]))
+        voxels = np.frombuffer(data, np.dtype(_VOXELS[int(header["datatype"])]).newbyteorder(order),
+                               int(np.prod(shape)), int(header["offset"]))
     except (OSError, EOFError, ValueError, KeyError, zlib.error) as e:
-        raise CourseError(f"{short_path(path)} can't be read as a NIfTI volume ({e}): a whole .nii or .nii.gz file is expected; unpack the archive again.") from e
+        raise CourseError(f"{short_path(path)} can't be read as a NIfTI volume ({e}): a whole .nii or .nii.gz file is "
+                          f"expected; unpack the archive again.") from e
     voxels, slope, inter = voxels.reshape(shape, order="F"), float(header["slope"]), float(header["inter"])
     return voxels if slope in (0, 1) and inter == 0 else voxels * slope + inter
 
@@ -315,28 +329,33 @@ def as_list(items) -> list | np.ndarray: # of pictures, one at least
     elif isinstance(items, (str, os.PathLike, bytes, Image.Image)) or hasattr(items, "read") or _is_one(items):
         items = [items]
     if not hasattr(items, "__len__") or not len(items):
-        raise CourseError(f"The pictures are {items!r:.80}: a folder, a path, an image, an array (n, h, w, 3) of uint8, or a list of those is expected, and one picture at least.")
+        raise CourseError(f"The pictures are {items!r:.80}: a folder, a path, an image, an array (n, h, w, 3) of "
+                          f"uint8, or a list of those is expected, and one picture at least.")
     return items
 
 
 def _is_one(items):
     "Whether an array is one picture, (h, w) or (h, w, colours)."
-    return isinstance(items, np.ndarray) and items.dtype != object and (items.ndim == 2 or items.ndim == 3 and items.shape[2] in (1, 3, 4))
+    return isinstance(items, np.ndarray) and items.dtype != object and (items.ndim == 2 or items.ndim == 3
+                                                                        and items.shape[2] in (1, 3, 4))
 
 
 def _one_image(item, side):
     "One new picture, (h, w, 3) uint8; a sentence if it is none."
     if isinstance(item, np.ndarray):
         if item.dtype != np.uint8 or not _is_one(item):
-            raise CourseError(f"A picture is an array of {item.dtype} of shape {item.shape}: uint8, from 0 to 255, of shape (h, w, 3) or (h, w) is expected.")
+            raise CourseError(f"A picture is an array of {item.dtype} of shape {item.shape}: uint8, from 0 to 255, of "
+                              f"shape (h, w, 3) or (h, w) is expected.")
         item = Image.fromarray(item.squeeze(2) if item.shape[2:] == (1,) else item)
     if not (isinstance(item, (str, bytes, os.PathLike, Image.Image)) or hasattr(item, "read")):
-        raise CourseError(f"A picture is of the type {type(item).__name__}: a path, an image of Pillow's or an array of uint8 is expected.")
+        raise CourseError(f"A picture is of the type {type(item).__name__}: a path, an image of Pillow's or an array "
+                          f"of uint8 is expected.")
     name = item if isinstance(item, (str, os.PathLike)) else "This picture"
     try:
         return decode(io.BytesIO(item) if isinstance(item, bytes) else item, side)
     except Exception as e:  # a broken file can make Pillow raise anything
-        raise CourseError(f"{short_path(name)} can't be read as an image ({getattr(e, 'strerror', None) or e}): a JPEG or PNG file, an image of Pillow's or an array of uint8 is expected.") from e
+        raise CourseError(f"{short_path(name)} can't be read as an image ({getattr(e, 'strerror', None) or e}): a JPEG "
+                          f"or PNG file, an image of Pillow's or an array of uint8 is expected.") from e
 
 
 def _cover(image, height, width):
@@ -344,6 +363,7 @@ def _cover(image, height, width):
     h, w = image.shape[:2]
     scale = max(height / h, width / w)
     if scale != 1 and not min(h, w) == height == width:
-        image = np.asarray(Image.fromarray(image).resize((max(width, round(w * scale)), max(height, round(h * scale))), Image.Resampling.BICUBIC))
+        image = np.asarray(Image.fromarray(image).resize((max(width, round(w * scale)), max(height, round(h * scale))),
+                                                         Image.Resampling.BICUBIC))
     top, left = (image.shape[0] - height) // 2, (image.shape[1] - width) // 2
     return image[top:top + height, left:left + width]

@@ -29,14 +29,19 @@ def recipe(learn # a learner whose fit has begun
           ) -> str:
     "How a learner was trained: optimizer, rates, batch, epochs, and what differs from the usual."
     opt, train, rates = learn.opt, learn.dls.train, partial(_rate, learn)
-    name = type(opt.opt).__name__ if isinstance(opt, OptimWrapper) else getattr(learn.opt_func, "__name__", type(opt).__name__)
+    name = type(opt.opt).__name__ if isinstance(opt, OptimWrapper) else getattr(learn.opt_func, "__name__",
+        type(opt).__name__)
     frozen = sum(not any(p.requires_grad for p in group) for group in opt.param_lists)
-    plain = getattr(train, "mean", None) is not None and train.images.ndim == 4 and not train.mean.any() and (train.std == 1).all()
+    plain = getattr(train, "mean", None) is not None and train.images.ndim == 4 and not train.mean.any() \
+        and (train.std == 1).all()
     functions = [*getattr(train, "augment", ()), *(f for view in getattr(train, "views", ()) for f in view.augment)]
     callbacks = [cb for cb in learn._stateful() if type(cb).__name__ not in _UNSAID]
-    said = [name, rates("lr", "lr"), rates("momentum", "mom", "momentum") if name == "SGD" else "", rates("weight decay", "wd", "weight_decay"),
-            f"batch {train.bs}" + (f" x {train.seq_len}" if hasattr(train, "seq_len") else ""), f"{learn.n_epoch} epoch{'s' * (learn.n_epoch != 1)}",
-            "inputs in [0, 1]" if plain else "", f"{len(opt.param_lists) - frozen} of {len(opt.param_lists)} groups of layers" if frozen else "",
+    said = [name, rates("lr", "lr"), rates("momentum", "mom", "momentum") if name == "SGD" else "",
+            rates("weight decay", "wd", "weight_decay"),
+            f"batch {train.bs}" + (f" x {train.seq_len}" if hasattr(train, "seq_len") else ""),
+            f"{learn.n_epoch} epoch{'s' * (learn.n_epoch != 1)}",
+            "inputs in [0, 1]" if plain else "", f"{len(opt.param_lists) - frozen} of {len(opt.param_lists)} groups of "
+                                                 f"layers" if frozen else "",
             *map(_called, functions), *(_called(type(cb), _arguments(cb)) for cb in callbacks),
             "" if type(learn.loss_func) is learn.task.loss else f"loss {_called(learn.loss_func)}"]
     return ", ".join(filter(None, said))
@@ -46,7 +51,8 @@ _UNSAID = "CarryHiddenState", "BnFreeze", "EvalFrozen" # they go with the networ
 
 
 def _rate(learn, title, *keys) -> str: # '' where it is 0 throughout
-    "A rate in words: where it begins, where it turns, where it ends; and that of the first layers where they have their own."
+    """A rate in words: where it begins, where it turns, where it ends; and that of the first layers where they have
+    their own."""
     constant = next(([h[k] for h in learn.hypers] for k in keys if k in learn.hypers[0]), [0])
     schedule = next((learn.schedules[k] for k in keys if k in learn.schedules), [constant])
     first, last = ([float(v[k] if np.ndim(v) else v) for v in schedule] for k in (0, -1))
@@ -60,13 +66,15 @@ def _rate(learn, title, *keys) -> str: # '' where it is 0 throughout
 
 
 def _called(f, made_with=None) -> str:
-    "A function, class or object by its name, with the plain values that it was made with: random_translate(max_shift=4)."
+    """A function, class or object by its name, with the plain values that it was made with:
+    random_translate(max_shift=4)."""
     if isinstance(f, partial):
         return _called(f.func, dict(enumerate(f.args)) | f.keywords)
     if made_with is None:
         made_with = inspect.getclosurevars(f).nonlocals if inspect.isfunction(f) and f.__closure__ else {}
     name = getattr(f, "__qualname__", type(f).__qualname__).split(".<locals>")[0].split(".")[-1]
-    said = ", ".join(f"{v}" if isinstance(k, int) else f"{k}={v}" for k, v in made_with.items() if isinstance(v, (bool, int, float, str)))
+    said = ", ".join(f"{v}" if isinstance(k, int) else f"{k}={v}" for k, v in made_with.items()
+                     if isinstance(v, (bool, int, float, str)))
     return f"{name}({said})" if said else name
 
 # %% ../nbs/kit/17_learner.ipynb #017760b7
@@ -74,12 +82,15 @@ class _Refusals(ResumingLearner):
     "What only fastai's own loaders can do."
     def show_results(self, *args, **kwargs):
         "Refused."
-        raise CourseError("show_results draws what fastai's own loaders hold: plot_top_losses(splits, learn.get_preds()[0]) of coursekit.baseline shows pictures beside their answers.")
+        raise CourseError("show_results draws what fastai's own loaders hold: plot_top_losses(splits, "
+                          "learn.get_preds()[0]) of coursekit.baseline shows pictures beside their answers.")
 
     def export(self, *args, **kwargs):
         "Refused: what it writes runs code where it is read."
-        raise CourseError("export keeps code that runs when the file is read: keep the weights with torch.save(learn.model.state_dict(), 'model.pth'), "
-                          "and put them into a network made alike with load_state_dict(torch.load('model.pth', weights_only=True)).")
+        raise CourseError("export keeps code that runs when the file is read: keep the weights with "
+                          "torch.save(learn.model.state_dict(), 'model.pth'), "
+                          "and put them into a network made alike with load_state_dict(torch.load('model.pth', "
+                          "weights_only=True)).")
 
 # %% ../nbs/kit/17_learner.ipynb #044359d2
 class CourseLearner(_Refusals):
@@ -98,18 +109,23 @@ class CourseLearner(_Refusals):
         try:
             return super().load(file, **kwargs)
         except FileNotFoundError as e:
-            raise CourseError(f"There is no {short_path(self.path / self.model_dir / file)}.pth: learn.save({str(file)!r}) writes it.") from e
+            raise CourseError(f"There is no {short_path(self.path / self.model_dir / file)}.pth: "
+                              f"learn.save({str(file)!r}) writes it.") from e
 
     def get_preds(self, ds_idx=1, dl=None, with_loss=False, act=None, **kwargs):
         "fastai's; where the loss does not say how scores become probabilities, it is by softmax."
         if dl is None and ds_idx not in (0, 1):
-            raise CourseError(f"There is no part {ds_idx} here, only 0, to train on, and 1, to validate: evaluate_test(learn) of coursekit.baseline judges by the test part, once.")
+            raise CourseError(f"There is no part {ds_idx} here, only 0, to train on, and 1, to validate: "
+                              f"evaluate_test(learn) of coursekit.baseline judges by the test part, once.")
         if with_loss and dl is not None and getattr(dl, "labels", self) is None:
-            raise CourseError("The loss of new pictures is not known, as they have no labels: ask for predictions alone.")
-        return super().get_preds(ds_idx, dl=dl, with_loss=with_loss, act=act or getattr(self.loss_func, "activation", CrossEntropy().activation), **kwargs)
+            raise CourseError("The loss of new pictures is not known, as they have no labels: ask for predictions "
+                              "alone.")
+        return super().get_preds(ds_idx, dl=dl, with_loss=with_loss,
+                                 act=act or getattr(self.loss_func, "activation", CrossEntropy().activation), **kwargs)
 
     def predict(self, item, with_input=False):
-        "(name of the class, its number, probabilities) of one new picture: a path, an image of Pillow's or an array (h, w, 3)."
+        """(name of the class, its number, probabilities) of one new picture: a path, an image of Pillow's or an
+        array (h, w, 3)."""
         with self.no_bar():
             xb, probs, _, decoded = self.get_preds(dl=self.dls.test_dl([item]), with_input=True, with_decoded=True)
         label = probs[0].argmax() if decoded.is_floating_point() else decoded[0]
@@ -123,14 +139,19 @@ class CourseLearner(_Refusals):
         return [c for c, there in zip(self.dls.vocab, label) if there] if label.ndim == 1 else label
 
     def tta(self, ds_idx=1, dl=None, n=4, beta=0.25, use_max=False):
-        "Predictions averaged over `n` augmented views of each image, and with its own: `beta` is the share of that (test-time augmentation)."
-        augment, valid, dl = getattr(self.dls.train, "augment", ()), self.dls.valid, self.dls[ds_idx].new(shuffle=False) if dl is None else dl
+        """Predictions averaged over `n` augmented views of each image, and with its own: `beta` is the share of that
+        (test-time augmentation)."""
+        augment, valid, dl = getattr(self.dls.train, "augment", ()), self.dls.valid, \
+            self.dls[ds_idx].new(shuffle=False) if dl is None else dl
         if not augment:
-            raise CourseError("Test-time augmentation needs what the training augments by, and there is nothing: make the learner with augment=[random_hflip], say, from coursekit.augment.")
+            raise CourseError("Test-time augmentation needs what the training augments by, and there is nothing: make "
+                              "the learner with augment=[random_hflip], say, from coursekit.augment.")
         if not torch.equal(valid.augmented(augment, 0).one_batch()[1], valid.one_batch()[1]):
-            raise CourseError("One of the augmentations changes labels, as mixup does, so that its views show something else: predict with get_preds.")
+            raise CourseError("One of the augmentations changes labels, as mixup does, so that its views show "
+                              "something else: predict with get_preds.")
         with self.no_bar():
-            (own, targets), views = self.get_preds(dl=dl), torch.stack([self.get_preds(dl=dl.augmented(augment, k))[0] for k in range(n)])
+            (own, targets), views = self.get_preds(dl=dl), \
+                torch.stack([self.get_preds(dl=dl.augmented(augment, k))[0] for k in range(n)])
         if use_max:
             return torch.maximum(own, views.amax(0)), targets
         return (views.mean(0), own) if beta is None else torch.lerp(views.mean(0), own, beta), targets
@@ -144,7 +165,7 @@ def optimizer(name, # of a class in torch.optim, such as SGD or AdamW
     return partial(OptimWrapper, opt=getattr(torch.optim, name), **kwargs)
 
 
-def channel_stats(splits) -> tuple[np.ndarray, np.ndarray]: # mean and standard deviation of each color, values in [0, 1]
+def channel_stats(splits) -> tuple[np.ndarray, np.ndarray]: # mean, standard deviation of each color
     "Of at most 5,000 training images."
     counts = np.zeros((3, 256))
     for i in evenly_spaced(splits.train, 5000):
@@ -183,7 +204,7 @@ def learner(data,            # as from `coursekit.data`
             bs=128,          # images a batch
             lr=1e-3,
             opt=None,        # an optimizer as from `optimizer`; None: fastai's Adam
-            augment=(),      # functions (xb, yb) -> (xb, yb) on whole batches: `random_hflip`, `random_translate(4)`, ...
+            augment=(),      # functions (xb, yb) -> (xb, yb) on whole batches, such as `random_hflip`
             mean=None, std=None, # of each color in [0, 1]; None: those of the training images
             metrics=None,    # None: those of the task
             loss_func=None,  # None: that of the task
@@ -191,7 +212,7 @@ def learner(data,            # as from `coursekit.data`
             seed=None,       # None: the workspace's
             fresh=False,     # True trains anew what was finished or cut off before
             keep_weights=True, # False keeps only the history of a finished fit, where many large models are compared
-            task=None,       # 'classification', 'multi-label', 'segmentation', 'sequence' or a `Task`; None: as the labels are
+            task=None,       # 'classification', 'multi-label', 'segmentation' or a `Task`; None: as the labels are
             loaders=None,    # (training, validation) where `image_loaders` makes others than you need
             **kwargs,        # more of fastai's Learner: cbs, splitter, train_bn, ...
            ) -> CourseLearner: # to be fitted
@@ -202,14 +223,18 @@ def learner(data,            # as from `coursekit.data`
         raise CourseError(f"The optimizer is {opt!r}: optimizer('SGD', momentum=0.9) and the like are expected.")
     if loaders is None:
         data = _taken_by(model, data, ws.device)
-        loaders = image_loaders(data, ws.device, bs, (augment,) if callable(augment) else augment, mean, std, seed, task.targets)
+        loaders = image_loaders(data, ws.device, bs, (augment,) if callable(augment) else augment, mean, std, seed,
+                                task.targets)
     if getattr(model, "was_fitted", False):
-        print("This model was fitted before: training begins with the weights that it has. Build it anew to start over.")
+        print("This model was fitted before: training begins with the weights that it has. Build it anew to start "
+              "over.")
     model = model.to(ws.device, memory_format=torch.channels_last)
     check_outputs(model, loaders[1].sample_batch(2)[0], len(data.classes), task)
     metrics = [m() if isinstance(m, type) else m for m in (task.metrics if metrics is None else _as_list(metrics))]
-    return CourseLearner(Loaders(*loaders, device=torch.device(ws.device)), model, ws, data, task, precision=precision, seed=seed, fresh=fresh,
-                         keep_weights=keep_weights, lr=lr, opt_func=opt or Adam, loss_func=loss_func or task.loss(), metrics=metrics,
+    return CourseLearner(Loaders(*loaders, device=torch.device(ws.device)), model, ws, data, task, precision=precision,
+                         seed=seed, fresh=fresh,
+                         keep_weights=keep_weights, lr=lr, opt_func=opt or Adam, loss_func=loss_func or task.loss(),
+                         metrics=metrics,
                          cbs=[*(c() for c in task.callbacks), *_as_list(kwargs.pop("cbs", ()))], **kwargs)
 
 
@@ -230,7 +255,7 @@ def _taken_by(model, splits, device):
 
 # %% ../nbs/kit/17_learner.ipynb #799ca70c
 def text_learner(text,            # as from `shakespeare` or `text_file`
-                 model,           # from (bs, time) numbers of characters and a state to (scores (bs, time, n_chars), state)
+                 model,           # from (bs, time) numbers and a state to (scores (bs, time, n_chars), state)
                  ws,              # as from `setup`
                  bs=32,           # streams side by side
                  seq_len=64,      # characters of each in a batch, and the reach of the gradient
@@ -244,8 +269,11 @@ def text_learner(text,            # as from `shakespeare` or `text_file`
                 ) -> CourseLearner: # to be fitted
     "`learner` on streams of text."
     if (n := getattr(getattr(model, "out", None), "out_features", len(text.chars))) != len(text.chars):
-        raise CourseError(f"The model has {n} characters and {text.title} has {len(text.chars)}, with the unknown mark: make it with CharModel(len(text.chars), ...).")
+        raise CourseError(f"The model has {n} characters and {text.title} has {len(text.chars)}, with the unknown "
+                          f"mark: make it with CharModel(len(text.chars), ...).")
     seed = ws.seed if seed is None else seed
-    train, rows = LMLoader(text.train, bs, seq_len, shuffle, seed, ws.device), max(1, bs // 8)  # few and long streams, because each begins with an empty state
+    # few and long streams, because each begins with an empty state
+    train, rows = LMLoader(text.train, bs, seq_len, shuffle, seed, ws.device), max(1, bs // 8)
     valid = LMLoader(text.valid, rows, min(4 * seq_len, max(1, (len(text.valid) - 1) // rows)), device=ws.device)
-    return learner(text, model, ws, lr=lr, opt=opt or optimizer("AdamW"), seed=seed, task=SEQUENCE, loaders=(train, valid), cbs=[GradientClip(clip), *_as_list(cbs)], **kwargs)
+    return learner(text, model, ws, lr=lr, opt=opt or optimizer("AdamW"), seed=seed, task=SEQUENCE,
+                   loaders=(train, valid), cbs=[GradientClip(clip), *_as_list(cbs)], **kwargs)

@@ -26,17 +26,19 @@ if TYPE_CHECKING:
 _NEEDED = "name", "config", "seed", "recipe", "scale", "data", "final"  # without these a file is no record
 
 
-def write_record(record, # a dict with name, config, seed, recipe, scale, data and final, and whatever else is known of the run
+def write_record(record, # name, config, seed, recipe, scale, data and final, and whatever else is known
                  ws,
                 ) -> Path: # of that file
-    "Keep a run: one JSON file in ws.runs / 'ledger'. One with a key `failed`, which says why, never replaces a finished one."
+    """Keep a run: one JSON file in ws.runs / 'ledger'. One with a key `failed`, which says why, never replaces a
+    finished one."""
     if missing := [key for key in _NEEDED if key not in record]:
         raise CourseError(f"The record has no {', '.join(missing)}: a record says at least {', '.join(_NEEDED)}.")
     if "failed" in record and (finished := _finished(record, ws)):
         return finished
     path = _record_path(record, ws)
     with atomic_path(path) as part:
-        part.write_text(json.dumps({"when": time.strftime("%Y-%m-%dT%H:%M:%S"), **environment(ws.device), **record}, indent=1, default=_number))
+        part.write_text(json.dumps({"when": time.strftime("%Y-%m-%dT%H:%M:%S"), **environment(ws.device), **record},
+                                   indent=1, default=_number))
     return path
 
 
@@ -55,7 +57,8 @@ def _file_stem(run):
 
 def _finished(run, ws) -> Path | None:
     "The record of the same run, finished: how it was trained is only known of that."
-    same = lambda record: all(_text(record.get(key)) == _text(run[key]) for key in _NEEDED if key not in ("recipe", "final"))
+    same = lambda record: all(_text(record.get(key)) == _text(run[key]) for key in _NEEDED
+                              if key not in ("recipe", "final"))
     for path in sorted((ws.runs / "ledger").glob(f"{_file_stem(run)}-*.json")):
         try:
             record = json.loads(path.read_text())
@@ -117,13 +120,19 @@ def results(df,                 # as from `ledger`
         raise CourseError("There are no runs to show: train one first, or look into the runs folder.")
     if metric not in df:
         known = ", ".join(c for c in df if df[c].dtype == float)
-        raise CourseError(f"No run has {metric!r}" + (f": choose one of {known}." if known else ", nor any other figure: did all of them fail?"))
+        raise CourseError(f"No run has {metric!r}" + (f": choose one of {known}." if known
+                                                      else ", nor any other figure: did all of them fail?"))
     known, reference = references(), reference or {}
     if wrong := [key for key in reference.values() if key not in known]:
         raise CourseError(f"There is no reference {wrong[0]!r}: choose one of {', '.join(known)}.")
-    what = [df.name, df.config.map(_text), df.scale, *(df.data.map(lambda d, key=key: d[key]) for key in ("title", "fingerprint"))]
-    df = df.assign(recipe=df.recipe.where(df.recipe != "").groupby(what, sort=False).transform("first").where(df.recipe == "", df.recipe).fillna(""))  # failed runs have none
-    table = pd.DataFrame([_row(runs, metric, known.get(reference.get(name))) for (name, *_), runs in df.groupby([*what, df.recipe], sort=False)])
+    what = [df.name, df.config.map(_text), df.scale,
+            *(df.data.map(lambda d, key=key: d[key]) for key in ("title", "fingerprint"))]
+    # failed runs have none
+    df = df.assign(recipe=df.recipe.where(df.recipe != "").groupby(what,
+                                                                   sort=False).transform("first").where(df.recipe == "",
+                                                                       df.recipe).fillna(""))
+    table = pd.DataFrame([_row(runs, metric, known.get(reference.get(name))) for (name, *_),
+                          runs in df.groupby([*what, df.recipe], sort=False)])
     return table if table.failed.any() else table.drop(columns="failed")
 
 
@@ -131,9 +140,12 @@ def _row(runs, metric, ref) -> dict:
     "One row of the table of results: the runs of a configuration."
     runs = runs.drop_duplicates("seed", keep="last")  # a copied file is no second run
     one, values = runs.iloc[0], runs[metric].dropna()
-    return {"run": one["name"], "recipe": one.recipe, "data": one.data["title"], "scale": one.scale, metric: values.mean(),
-            "std": values.std(ddof=1) if len(values) > 1 else None, "n": len(values), "failed": int(runs.failed.notna().sum()) if "failed" in runs else 0,
-            "95 % interval": mean_interval(values), "reference": _beside(ref, metric, one.recipe, one.scale, one.data), "looks": _looks(runs),
+    return {"run": one["name"], "recipe": one.recipe, "data": one.data["title"], "scale": one.scale,
+            metric: values.mean(),
+            "std": values.std(ddof=1) if len(values) > 1 else None, "n": len(values),
+            "failed": int(runs.failed.notna().sum()) if "failed" in runs else 0,
+            "95 % interval": mean_interval(values), "reference": _beside(ref, metric, one.recipe, one.scale, one.data),
+            "looks": _looks(runs),
             "hardware": _one(runs, "hardware"), "seconds": runs.seconds.mean() if "seconds" in runs else None}
 
 # %% ../nbs/kit/19_ledger.ipynb #7893ace0
@@ -142,7 +154,8 @@ def _beside(ref, metric, recipe, scale, data):
     if ref is None:
         return ""
     same = scale == "full" and not data.get("part") and recipe == ref["recipe"] and metric == ref["metric"]
-    return f"{ref['value']} ({ref['source']})" + ("; other data" if data.get("stand_in") else "" if same else "; different recipe")
+    return f"{ref['value']} ({ref['source']})" + ("; other data" if data.get("stand_in") else "" if same
+                                                  else "; different recipe")
 
 
 def _looks(runs):
@@ -159,26 +172,33 @@ def _one(runs, column):
 
 # %% ../nbs/kit/19_ledger.ipynb #06ad1815
 # what a run may have besides what `_NEEDED` names: columns even where no run has them yet
-_KNOWN = ["when", "fit", "failed", "accuracy", "train_accuracy", "test_accuracy", "train_loss", "valid_loss", "epochs", "parameters", "flops", "seconds"]
+_KNOWN = ["when", "fit", "failed", "accuracy", "train_accuracy", "test_accuracy", "train_loss", "valid_loss", "epochs",
+          "parameters", "flops", "seconds"]
 
 
 def load_runs(ws,
-              data=None,           # what they were trained on: a Splits or a Text, or a list of them, such as folds; None: anything
+              data=None,           # what they were trained on, or a list, such as folds; None: anything
               configurations=None, # {name: {argument: value}}; None: all
               **shared,            # arguments of all configurations, as for `run_grid`
-             ) -> "pd.DataFrame":  # as from `ledger`, with `diverged`: why the loss became no number, missing where it did not
-    "The ledger's runs at the scale of `ws`, each as it was last made, in the order of the configurations and of the seeds."
+             ) -> "pd.DataFrame":  # as from `ledger`, with `diverged`: why the loss became no number
+    """The ledger's runs at the scale of `ws`, each as it was last made, in the order of the configurations and of
+    the seeds."""
     import pandas as pd
 
     runs = ledger(ws)
     runs = runs.reindex(columns=runs.columns.union([*_NEEDED[:-1], *_KNOWN], sort=False))
-    runs["diverged"] = [why.removeprefix("CourseError: ") if isinstance(why, str) and "The loss is" in why else None for why in runs.failed]
-    sets = None if data is None else [(d.fingerprint, len(d.train)) for d in (data if isinstance(data, (list, tuple)) else [data])]
+    runs["diverged"] = [why.removeprefix("CourseError: ") if isinstance(why, str) and "The loss is" in why else None
+                        for why in runs.failed]
+    sets = None if data is None else [(d.fingerprint, len(d.train)) for d in (data if isinstance(data, (list, tuple))
+                                                                              else [data])]
     runs = runs.sort_values("when", kind="stable", na_position="first")
-    keep = [run.scale == ws.scale and (sets is None or (run.data.get("fingerprint"), run.data.get("train")) in sets) for run in runs.itertuples()]
+    keep = [run.scale == ws.scale and (sets is None or (run.data.get("fingerprint"), run.data.get("train")) in sets)
+            for run in runs.itertuples()]
     runs = runs[np.array(keep, bool)]
-    which = [(run.name, _text(run.config), run.seed, run.data.get("fingerprint"), run.data.get("train")) for run in runs.itertuples(index=False)]
-    runs = runs[~pd.Series(which, index=runs.index, dtype=object).duplicated(keep="last")].sort_values("seed", kind="stable")
+    which = [(run.name, _text(run.config), run.seed, run.data.get("fingerprint"), run.data.get("train"))
+             for run in runs.itertuples(index=False)]
+    runs = runs[~pd.Series(which, index=runs.index, dtype=object).duplicated(keep="last")].sort_values("seed",
+        kind="stable")
     if configurations is not None:
         said = [(name, _text(config)) for name, config in zip(runs.name, runs.config)]
         wanted = [(name, _text({**shared, **config})) for name, config in configurations.items()]

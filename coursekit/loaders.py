@@ -64,7 +64,8 @@ class Loader:
 
     def new(self, *args, **kwargs):
         "Refused, where a loader has no way to prepare other data."
-        raise CourseError(f"{type(self).__name__} can't prepare other data: give predictions what the network takes, as in model(xb).")
+        raise CourseError(f"{type(self).__name__} can't prepare other data: give predictions what the network takes, "
+                          f"as in model(xb).")
 
     of = new
 
@@ -74,7 +75,8 @@ class Loader:
 
     def show_batch(self, *args, **kwargs):
         "Refused."
-        raise CourseError("These batches are numbers and can't be drawn: contact_sheet(splits) of coursekit.data shows the images.")
+        raise CourseError("These batches are numbers and can't be drawn: contact_sheet(splits) of coursekit.data shows "
+                          "the images.")
 
     def __iter__(self):
         return (b for _, b in self.batches())
@@ -91,7 +93,7 @@ class _Arrays(Loader):
 
     def __init__(self,
                  images,           # uint8, shape (n, h, w, 3), or features of each image
-                 labels,           # numbers (n,), masks (n, h, w), several labels (n, classes) of 0 and 1; None: a batch is (images,)
+                 labels,           # numbers (n,), masks (n, h, w), or 0 and 1 (n, classes); None: a batch is (images,)
                  classes,          # names, by label
                  bs=128,           # images a batch
                  mean=0., std=1.,  # of each color, of values in [0, 1]: (x - mean) / std
@@ -104,7 +106,8 @@ class _Arrays(Loader):
         if len(images) == 0:
             raise CourseError("There are no images in this part: check the split.")
         if images.dtype == object:
-            raise CourseError("The images have different sizes and batches want one: squares(splits) of coursekit.data cuts them alike.")
+            raise CourseError("The images have different sizes and batches want one: squares(splits) of coursekit.data "
+                              "cuts them alike.")
         self.images, self.labels = torch.as_tensor(np.array(images)), _as_targets(labels, len(classes))
         self.classes, self.augment, self.targets = list(classes), tuple(augment), targets
         self.mean, self.std = (torch.as_tensor(v, dtype=torch.float32).view(-1, 1, 1) for v in (mean, std))
@@ -121,7 +124,8 @@ class _Arrays(Loader):
         return self.new(shuffle=False).batch(torch.arange(min(n, len(self.images))), 0)
 
     def new(self, dataset=None, shuffle=None, drop_last=False, **kwargs):
-        "The same images in their own order, without augmentation, as fastai's get_preds asks for; or the pictures `dataset`."
+        """The same images in their own order, without augmentation, as fastai's get_preds asks for; or the pictures
+        `dataset`."""
         if dataset is not None and dataset is not self.dataset:
             return self.of(dataset)
         other = object.__new__(type(self))
@@ -162,23 +166,27 @@ class _Batches(_Arrays):
 
     def _applied(self, functions, xb, yb, i):
         "A batch after augmentation, whose random numbers are its own."
-        seed = torch.default_generator.manual_seed if self.device.type == "cpu" else torch.manual_seed  # the second is slower than a flip on a CPU
+        # the second is slower than a flip on a CPU
+        seed = torch.default_generator.manual_seed if self.device.type == "cpu" else torch.manual_seed
         with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
             seed(_mix(self.seed, self.epoch, i))
             for f in functions:
                 out = f(xb, yb)
                 if not (isinstance(out, (tuple, list)) and len(out) == 2):
-                    raise CourseError(f"The augmentation {getattr(f, '__name__', f)} returns a {type(out).__name__}: a function (xb, yb) -> (xb, yb) is expected, of a batch's images and labels.")
+                    raise CourseError(f"The augmentation {getattr(f, '__name__', f)} returns a {type(out).__name__}: a "
+                                      f"function (xb, yb) -> (xb, yb) is expected, of a batch's images and labels.")
                 xb, yb = out
         return xb, yb
 
 # %% ../nbs/kit/12_loaders.ipynb #116ae728
 class ArrayLoader(_Batches):
-    "Normalized batches of images in memory, float (bs, 3, h, w), and their targets; features, float (n, ...), come as they are."
+    """Normalized batches of images in memory, float (bs, 3, h, w), and their targets; features, float (n, ...), come
+    as they are."""
     def of(self, items, labels=None):
         "New pictures, a folder of them too, prepared as these are, or features; `items` says in which order."
         items = as_list(items) if self.images.ndim == 4 else items
-        other = ArrayLoader(self._like_these(items), labels, self.classes, self.bs, self.mean.cpu(), self.std.cpu(), device=self.device)
+        other = ArrayLoader(self._like_these(items), labels, self.classes, self.bs, self.mean.cpu(), self.std.cpu(),
+                            device=self.device)
         other.items = items
         return other
 
@@ -194,8 +202,10 @@ class ArrayLoader(_Batches):
             return new_images(items, *self.images.shape[1:3])
         items = np.asarray(items)
         if items.shape[1:] != self.images.shape[1:] or items.dtype.kind != "f":
-            raise CourseError(f"This network was trained on features of shape {tuple(self.images.shape)}, and these are {items.dtype} of shape {items.shape}: "
-                              "features of new pictures are expected, from the same network; finetuned(...) makes a learner that takes the pictures themselves.")
+            raise CourseError(f"This network was trained on features of shape {tuple(self.images.shape)}, and these "
+                              f"are {items.dtype} of shape {items.shape}: "
+                              "features of new pictures are expected, from the same network; finetuned(...) makes a "
+                              "learner that takes the pictures themselves.")
         return items
 
 
@@ -206,10 +216,12 @@ def _as_targets(labels, n_classes):
     labels = torch.as_tensor(np.array(labels))
     if labels.ndim == 2:
         if labels.shape[1] != n_classes or not ((labels == 0) | (labels == 1)).all():
-            raise CourseError(f"The labels have the shape {tuple(labels.shape)} and there are {n_classes} classes: a 0 or a 1 for each class is expected.")
+            raise CourseError(f"The labels have the shape {tuple(labels.shape)} and there are {n_classes} classes: a 0 "
+                              f"or a 1 for each class is expected.")
         return labels.float()
     if labels.numel() and (labels.min() < 0 or labels.max() >= n_classes):
-        raise CourseError(f"The labels go from {labels.min()} to {labels.max()} and there are {n_classes} classes: labels from 0 to {n_classes - 1} are expected.")
+        raise CourseError(f"The labels go from {labels.min()} to {labels.max()} and there are {n_classes} classes: "
+                          f"labels from 0 to {n_classes - 1} are expected.")
     return labels.to(torch.uint8) if labels.ndim == 3 else labels.long()
 
 # %% ../nbs/kit/12_loaders.ipynb #dea8da43
@@ -226,7 +238,8 @@ class SemiSupervisedLoader(ArrayLoader):
             raise CourseError("There are no unlabeled images: an ArrayLoader does for the labeled ones.")
         super().__init__(images, labels, classes, **kwargs)
         more = {k: v for k, v in kwargs.items() if k in ("mean", "std", "device")}
-        self.views = [ArrayLoader(unlabeled, None, classes, augment=view, seed=_mix(self.seed, "view", k), **more) for k, view in enumerate(views)]
+        self.views = [ArrayLoader(unlabeled, None, classes, augment=view, seed=_mix(self.seed, "view", k), **more)
+                      for k, view in enumerate(views)]
         self.unlabeled, self.ratio = self.views[0].images, ratio
         for view in self.views:
             view.images = self.unlabeled  # one copy
@@ -247,7 +260,8 @@ class SemiSupervisedLoader(ArrayLoader):
         xb, *yb = super().batch(idx, i)
         if not self.shuffle:
             return (xb, *yb)
-        order = torch.randperm(len(self.unlabeled), generator=torch.Generator().manual_seed(_mix(self.seed, "unlabeled", self.epoch)))
+        order = torch.randperm(len(self.unlabeled),
+                               generator=torch.Generator().manual_seed(_mix(self.seed, "unlabeled", self.epoch)))
         at = order[torch.arange(i * self.bs * self.ratio, (i * self.bs + len(idx)) * self.ratio) % len(order)]
         for view in self.views:
             view.epoch = self.epoch
@@ -255,7 +269,8 @@ class SemiSupervisedLoader(ArrayLoader):
 
 # %% ../nbs/kit/12_loaders.ipynb #e468de3c
 class LMLoader(Loader):
-    "Batches of characters and of those that follow them, both int64 (bs, up to seq_len), from contiguous streams, or from random places if `shuffle`."
+    """Batches of characters and of those that follow them, both int64 (bs, up to seq_len), from contiguous streams,
+    or from random places if `shuffle`."""
     HASHED = MOVED = ("ids",)
 
     def __init__(self,
@@ -268,7 +283,8 @@ class LMLoader(Loader):
         if not all(isinstance(v, int) and v > 0 for v in (bs, seq_len)):
             raise CourseError(f"The batch is {bs} x {seq_len}: whole numbers above 0 are expected, such as 32 x 64.")
         if len(ids) <= bs * seq_len:
-            raise CourseError(f"This part has {len(ids):,} characters and one batch takes {bs} x {seq_len} and one more: take a longer text, or a smaller bs or seq_len.")
+            raise CourseError(f"This part has {len(ids):,} characters and one batch takes {bs} x {seq_len} and one "
+                              f"more: take a longer text, or a smaller bs or seq_len.")
         super().__init__(bs, shuffle, seed)
         self.ids, self.seq_len = torch.as_tensor(np.array(ids)), seq_len
         self.length = (len(ids) - 1) // bs  # of a stream; what is left over at the end of the text is not read
@@ -281,7 +297,8 @@ class LMLoader(Loader):
 
     def new(self, *args, **kwargs):
         "Refused."
-        raise CourseError("Texts are not answered in batches: generate(...) writes on, and char_losses(model, text.encode(string)) judges a text of your own.")
+        raise CourseError("Texts are not answered in batches: generate(...) writes on, and char_losses(model, "
+                          "text.encode(string)) judges a text of your own.")
 
     of = new
 
@@ -292,10 +309,12 @@ class LMLoader(Loader):
         "(number, batch) from batch `start` of this epoch on."
         at = torch.arange(self.bs, device=self.device)[:, None] * self.length
         if self.shuffle:
-            places = np.random.default_rng([self.seed, self.epoch]).integers(0, len(self.ids) - self.seq_len, (len(self), self.bs, 1))
+            places = np.random.default_rng([self.seed, self.epoch]).integers(0, len(self.ids) - self.seq_len,
+                                                                             (len(self), self.bs, 1))
         for i in range(start, len(self)):
             first, last = i * self.seq_len, min((i + 1) * self.seq_len, self.length)
-            steps = torch.arange(self.seq_len, device=self.device) if self.shuffle else torch.arange(first, last, device=self.device)
+            steps = torch.arange(self.seq_len, device=self.device) if self.shuffle \
+                else torch.arange(first, last, device=self.device)
             where = (torch.as_tensor(places[i], device=self.device) if self.shuffle else at) + steps
             yield i, (self.ids[where], self.ids[where + 1])
 
@@ -307,7 +326,9 @@ class LMLoader(Loader):
 class Loaders(DataLoaders):
     "fastai's, whose test_dl takes new pictures."
     def test_dl(self, test_items, with_labels=False, **kwargs):
-        "New pictures (a folder, paths, images of Pillow's, arrays) prepared as those of the validation part; its `items` are in the order of the answers."
+        """New pictures (a folder, paths, images of Pillow's, arrays) prepared as those of the validation part; its
+        `items` are in the order of the answers."""
         if with_labels:
-            raise CourseError("New pictures come without labels here: compare the answers with yours, as in (preds.argmax(1) == labels).float().mean().")
+            raise CourseError("New pictures come without labels here: compare the answers with yours, as in "
+                              "(preds.argmax(1) == labels).float().mean().")
         return self.valid.of(test_items)

@@ -67,7 +67,8 @@ def unused_gpu():
     if not torch.cuda.is_available() or has_cuda():
         return ""
     name, (major, minor) = torch.cuda.get_device_name(0), torch.cuda.get_device_capability(0)
-    remedy = f"choose another GPU ({gpu_setting()})" if gpu_setting() else "install a torch that was built for it (pytorch.org/get-started)"
+    remedy = f"choose another GPU ({gpu_setting()})" if gpu_setting() \
+        else "install a torch that was built for it (pytorch.org/get-started)"
     return (f"The GPU {name} (sm_{major}{minor}) is not used, as torch {torch.__version__} has kernels "
             f"for {', '.join(torch.cuda.get_arch_list())} only: {remedy}.")
 
@@ -84,7 +85,8 @@ def has_amx():
     import torch
 
     allowed = os.environ.get("ONEDNN_MAX_CPU_ISA", "ALL").upper()  # by which a person shows what a lesser CPU does
-    return ("AMX" in allowed or allowed in ("ALL", "DEFAULT")) and bool(getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)())
+    return ("AMX" in allowed or allowed in ("ALL", "DEFAULT")) \
+        and bool(getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)())
 
 
 def cpu_name():
@@ -106,7 +108,8 @@ def gpu_name():
     return "Apple MPS" if torch.backends.mps.is_available() else ""
 
 # %% ../nbs/kit/01_machine.ipynb #2252e788
-PACKAGES = "coursekit", "torch", "torchvision", "fastai", "numpy", "pandas", "matplotlib", "ipywidgets", "ipython", "papermill"
+PACKAGES = "coursekit", "torch", "torchvision", "fastai", "numpy", "pandas", "matplotlib", "ipywidgets", "ipython", \
+    "papermill"
 
 
 def _version(package):
@@ -128,4 +131,5 @@ def environment(device) -> dict: # {"hardware": ..., "versions": {...}}
     "What a run ran on."
     cores = n_cores()
     hardware = gpu_name() if device == "cuda" else f"{cpu_name()}, {cores} core{'s' * (cores > 1)}"
-    return {"hardware": hardware, "versions": {"python": platform.python_version(), **{p: _version(p) for p in ("coursekit", "torch", "fastai")}}}
+    return {"hardware": hardware, "versions": {"python": platform.python_version(),
+                                               **{p: _version(p) for p in ("coursekit", "torch", "fastai")}}}

@@ -48,7 +48,8 @@ def contact_sheet(splits,
 
 # %% ../nbs/kit/22_plots.ipynb #c34e2544
 def plot_top_losses(splits, preds, idx=None, n=20) -> "plt.Figure":
-    "The images `idx` (None: the validation part) whose wrong answer had the highest probability; `preds` is (len(idx), classes)."
+    """The images `idx` (None: the validation part) whose wrong answer had the highest probability; `preds` is
+    (len(idx), classes)."""
     import matplotlib.pyplot as plt
 
     idx, preds = splits.valid if idx is None else idx, np.asarray(preds)
@@ -61,7 +62,9 @@ def plot_top_losses(splits, preds, idx=None, n=20) -> "plt.Figure":
         ax.axis("off")
     for ax, k in zip(axes.flat, worst):
         ax.imshow(splits.images[idx[k]])
-        ax.set_title(f"{splits.classes[says[k]]} {preds[k, says[k]]:.0%}\n(is {splits.classes[labels[k]]})", fontsize=6, pad=2, parse_math=False)  # a name may hold a $
+        # a name may hold a $
+        ax.set_title(f"{splits.classes[says[k]]} {preds[k, says[k]]:.0%}\n(is {splits.classes[labels[k]]})", fontsize=6,
+                     pad=2, parse_math=False)
     fig.suptitle(f"{splits.title}: the most confident mistakes", fontsize=10, parse_math=False)
     plt.close(fig)
     return fig
@@ -81,7 +84,8 @@ def plot_curves(runs, ax, metric="accuracy"):
     "A metric by epoch: the mean of the seeds, and the band from the lowest to the highest."
     for k, (name, own) in enumerate(runs[runs[metric].notna()].groupby("name", sort=False)):
         values = np.array([[epoch[metric] for epoch in epochs] for epochs in own.epochs])
-        at, style = np.arange(1, values.shape[1] + 1), {"color": _COLOURS[k % len(_COLOURS)], "linestyle": ["-", "--", ":"][k // len(_COLOURS) % 3]}
+        at, style = np.arange(1, values.shape[1] + 1), {"color": _COLOURS[k % len(_COLOURS)],
+                                                        "linestyle": ["-", "--", ":"][k // len(_COLOURS) % 3]}
         ax.plot(at, values.mean(0), label=name, marker="." if len(at) < 4 else None, **style)
         ax.fill_between(at, values.min(0), values.max(0), color=style["color"], alpha=0.2, linewidth=0)
     ax.xaxis.get_major_locator().set_params(integer=True)
@@ -94,7 +98,8 @@ def plot_dots(runs,
               ax, metric="accuracy",
               references=None, # {run name: published value}
              ):
-    "A dot a seed, with Wilson's 95 % interval for `n` images; from three seeds on the 95 % interval of their mean; references as diamonds."
+    """A dot a seed, with Wilson's 95 % interval for `n` images; from three seeds on the 95 % interval of their mean;
+    references as diamonds."""
     for k, (name, own) in enumerate(runs.groupby("name", sort=False)):
         values = own[metric].dropna()
         for value, at in zip(values, -k + 0.12 * (len(values) - 1) / 2 - 0.12 * np.arange(len(values))):
@@ -134,11 +139,13 @@ def plot_comparison(runs, n, title) -> "plt.Figure":
     "Curves, final accuracy and gap of runs on `n` validation images, side by side."
     import matplotlib.pyplot as plt
 
-    fig, (left, middle, right) = plt.subplots(1, 3, figsize=(11.5, max(3, 0.35 * runs.name.nunique() + 1)), layout="constrained")
+    fig, (left, middle, right) = plt.subplots(1, 3, figsize=(11.5, max(3, 0.35 * runs.name.nunique() + 1)),
+                                              layout="constrained")
     plot_curves(runs, left)
     if left.lines:
         legend = left.legend(left.lines, ["-"] * len(left.lines), fontsize=7, loc="lower right")
-        for text, line in zip(legend.get_texts(), left.lines):  # a name may hold a $, or begin with _, which a legend leaves out
+        # a name may hold a $, or begin with _, which a legend leaves out
+        for text, line in zip(legend.get_texts(), left.lines):
             text.set(text=line.get_label(), parse_math=False)
     plot_dots(runs, n, middle)
     plot_gaps(runs, right)
@@ -148,7 +155,8 @@ def plot_comparison(runs, n, title) -> "plt.Figure":
     return fig
 
 # %% ../nbs/kit/22_plots.ipynb #b9630781
-_BOXES = {"convolution": "#0072B2", "norm": "#B87A00", "activation": "#CCCCCC", "pooling": "#009E73", "dropout": "#B5588E", "linear": "#D55E00", "sum": "#333333"}
+_BOXES = {"convolution": "#0072B2", "norm": "#B87A00", "activation": "#CCCCCC", "pooling": "#009E73",
+          "dropout": "#B5588E", "linear": "#D55E00", "sum": "#333333"}
 
 
 def plot_networks(networks, side=32) -> "plt.Figure":
@@ -162,7 +170,9 @@ def plot_networks(networks, side=32) -> "plt.Figure":
     for row, (name, model) in enumerate(networks.items()):
         ends.append(_draw_layers(ax, model, 0, -row))
         n, flops = count_params_flops(model, side)
-        ax.text(-0.5, -row, f"{name}\n{n:,} parameters, {flops / 1e6:.0f} MFLOPs", ha="right", va="center", fontsize=8, parse_math=False)  # a name may hold a $
+        # a name may hold a $
+        ax.text(-0.5, -row, f"{name}\n{n:,} parameters, {flops / 1e6:.0f} MFLOPs", ha="right", va="center", fontsize=8,
+                parse_math=False)
     for k, kind in enumerate(_BOXES):
         _draw_box(ax, 4.5 * k, 1, kind, kind, width=4)
     ax.set(xlim=(-0.3 * max(*ends, 32), max(*ends, 32)), ylim=(-len(networks) + 0.4, 1.4))
@@ -176,9 +186,12 @@ def _draw_layers(ax, layers, at, y):
     for layer in layers:
         if hasattr(layer, "shortcut"):  # around its body
             start, at = at, _draw_layers(ax, layer.body, at, y)
-            ax.plot([start - 0.05, start - 0.05, at + 0.45, at + 0.45], [y, y + 0.42, y + 0.42, y + 0.3], color="#333333", linewidth=1)
-            how = "1 x 1 convolution" if list(layer.shortcut.parameters()) else "x" if type(layer.shortcut).__name__ == "Identity" else "x and zeros"
-            ax.text((start + at) / 2, y + 0.43, how, ha="center", va="center", fontsize=6, bbox={"facecolor": "white", "edgecolor": "none", "pad": 1})
+            ax.plot([start - 0.05, start - 0.05, at + 0.45, at + 0.45], [y, y + 0.42, y + 0.42, y + 0.3],
+                    color="#333333", linewidth=1)
+            how = "1 x 1 convolution" if list(layer.shortcut.parameters()) else "x" \
+                if type(layer.shortcut).__name__ == "Identity" else "x and zeros"
+            ax.text((start + at) / 2, y + 0.43, how, ha="center", va="center", fontsize=6,
+                    bbox={"facecolor": "white", "edgecolor": "none", "pad": 1})
             at = _draw_box(ax, _draw_box(ax, at, y, "sum", "+"), y, "activation", "R")
         elif box := _box(layer):
             at = _draw_box(ax, at, y, *box)
@@ -190,7 +203,8 @@ def _draw_box(ax, at, y, kind, text, width=0.9):
     from matplotlib.patches import Rectangle
 
     ax.add_patch(Rectangle((at, y - 0.3), width, 0.6, facecolor=_BOXES[kind]))
-    ax.text(at + width / 2, y, text, ha="center", va="center", fontsize=6 if width < 1 else 8, color="black" if kind == "activation" else "white")
+    ax.text(at + width / 2, y, text, ha="center", va="center", fontsize=6 if width < 1 else 8, color="black"
+            if kind == "activation" else "white")
     return at + width + 0.1
 
 
@@ -206,5 +220,6 @@ def _box(layer):
         return "dropout", f"{layer.p:g}".lstrip("0")
     if isinstance(layer, nn.GroupNorm):
         return "norm", "L" if layer.num_groups == 1 else "G"
-    return {"BatchNorm1d": ("norm", "B"), "BatchNorm2d": ("norm", "B"), "InstanceNorm2d": ("norm", "I"), "ReLU": ("activation", "R"),
+    return {"BatchNorm1d": ("norm", "B"), "BatchNorm2d": ("norm", "B"), "InstanceNorm2d": ("norm", "I"),
+            "ReLU": ("activation", "R"),
             "MaxPool2d": ("pooling", "max"), "AdaptiveAvgPool2d": ("pooling", "avg")}.get(type(layer).__name__)

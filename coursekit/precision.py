@@ -74,10 +74,12 @@ class _Batchwise(Learner):
                     loss = self.loss_func(first_output(self.model(xb)), yb)
                 loss.backward()
                 self.opt.zero_grad()
-                return f"The GPU's memory is too small for batches of {self.dls.train.bs}; {bs} was tried and fits: take bs={bs}, smaller inputs or a smaller model."
+                return (f"The GPU's memory is too small for batches of {self.dls.train.bs}; {bs} was tried and fits: "
+                        f"take bs={bs}, smaller inputs or a smaller model.")
             except torch.OutOfMemoryError:
                 continue
-        return "The GPU's memory is too small for even one example: take smaller inputs or a smaller model, or restart the runtime if something else holds it."
+        return ("The GPU's memory is too small for even one example: take smaller inputs or a smaller model, or "
+                "restart the runtime if something else holds it.")
 
 # %% ../nbs/kit/15_precision.ipynb #3b942a6c
 class PrecisionLearner(_Batchwise):
@@ -85,7 +87,8 @@ class PrecisionLearner(_Batchwise):
     def __init__(self, dls, model, precision=None, **kwargs):
         self.asked, self.precision = precision, precision or best_precision(dls.device)
         if self.precision not in PRECISIONS:
-            raise CourseError(f"The precision is {self.precision!r}: choose {', '.join(map(repr, PRECISIONS))}, or None for the fastest here.")
+            raise CourseError(f"The precision is {self.precision!r}: choose {', '.join(map(repr, PRECISIONS))}, or "
+                              f"None for the fastest here.")
         super().__init__(dls, model, **kwargs)
         self.precision = self._possible(self.precision)
 
@@ -94,10 +97,12 @@ class PrecisionLearner(_Batchwise):
         if precision == "fp32" or self.dls.device.type == "cuda":
             return precision
         try:
-            with torch.random.fork_rng(devices=[]), torch.enable_grad(), torch.autocast(self.dls.device.type, PRECISIONS[precision]):
+            with torch.random.fork_rng(devices=[]), torch.enable_grad(), \
+                torch.autocast(self.dls.device.type, PRECISIONS[precision]):
                 first_output(copy.deepcopy(self.model).train()(self.sample_inputs(2))).sum().backward()
         except RuntimeError as e:
-            print(f"This machine can't train this model in {precision} ({str(e).splitlines()[0][:80]}): it trains in fp32.")
+            print(f"This machine can't train this model in {precision} ({str(e).splitlines()[0][:80]}): it trains in "
+                  f"fp32.")
             return "fp32"
         return precision
 
@@ -118,7 +123,8 @@ class PrecisionLearner(_Batchwise):
         "Train in this precision; a CPU that it only makes slower keeps its own, which is said."
         best = best_precision(self.dls.device)
         if self.dls.device.type == "cpu" and precision != best:
-            print(f"{precision} is for GPUs and would make this CPU many times slower: it trains in {best}. precision={precision!r} insists.")
+            print(f"{precision} is for GPUs and would make this CPU many times slower: it trains in {best}. "
+                  f"precision={precision!r} insists.")
             return self
         self.asked, self.precision = precision, self._possible(precision)
         return self

@@ -59,11 +59,13 @@ def pretrained(name,  # as torchvision has it: 'resnet18', 'convnext_tiny', ...
         with _hub(file.parent.parent):
             model = models.get_model(name, weights=weights).eval()
     except Exception as e:  # torch has a dozen ways to say that a file is torn or is something else
-        raise CourseError(f"{short_path(file)} does not hold the weights of {name} ({str(e).splitlines()[0][:80]}): delete it and run this again, or take another network.") from e
+        raise CourseError(f"{short_path(file)} does not hold the weights of {name} ({str(e).splitlines()[0][:80]}): "
+                          f"delete it and run this again, or take another network.") from e
     promised, is_ = re.search(r"-([0-9a-f]{8})\.", file.name), hashlib.sha256(file.read_bytes()).hexdigest()
     other = promised and not is_.startswith(promised[1])
     if other:
-        print(f"{file.name} is not torchvision's file of that name (its hash begins with {is_[:8]}): what was published for {name} does not hold for it.")
+        print(f"{file.name} is not torchvision's file of that name (its hash begins with {is_[:8]}): what was "
+              f"published for {name} does not hold for it.")
     look, accuracy = weights.transforms(), weights.meta["_metrics"]["ImageNet-1K"]["acc@1"] / 100
     return Pretrained(name, model, list(look.mean), list(look.std), look.crop_size[0], list(weights.meta["categories"]),
                       float("nan") if other else accuracy, f"other weights, {is_[:8]}" if other else "")
@@ -75,7 +77,8 @@ def _weights_file(weights, ws):
     for folder in Path(torch.hub.get_dir()), ours:
         if (file := folder / "checkpoints" / name).is_file():
             return file
-    advice = f"download {weights.url} ({weights.meta['_file_size']:.0f} MB) elsewhere and put it into {short_path(file.parent)}"
+    advice = (f"download {weights.url} ({weights.meta['_file_size']:.0f} MB) elsewhere and put it into "
+              f"{short_path(file.parent)}")
     if ws.scale == "tiny":
         raise CourseError(f"{name} is not here, and scale 'tiny' downloads nothing: {advice}.")
     print(f"downloading {name}, {weights.meta['_file_size']:.0f} MB")
@@ -104,12 +107,14 @@ def _last_linear(model):
     "The name and module of the head."
     found = [(name, m) for name, m in model.named_modules() if isinstance(m, nn.Linear)]
     if not found:
-        raise CourseError(f"{type(model).__name__} has no linear layer to replace: take a network that ends in one, such as resnet18.")
+        raise CourseError(f"{type(model).__name__} has no linear layer to replace: take a network that ends in one, "
+                          f"such as resnet18.")
     return found[-1]
 
 
 def layer_groups(model) -> dict: # {name: [modules]}, from the input to the head
-    "The parts of a torchvision classifier that have weights, in the order of the data; a norm belongs to what it follows."
+    """The parts of a torchvision classifier that have weights, in the order of the data; a norm belongs to what it
+    follows."""
     found = {}
     for name, child in model.named_children():
         for k, part in child.named_children() if name == "features" else [(None, child)]:
@@ -120,11 +125,13 @@ def layer_groups(model) -> dict: # {name: [modules]}, from the input to the head
                     found[name if k is None else f"{name} {k}"] = [part]
     name, (end, *_) = list(found.items())[-1]
     before = [m for m in end.children() if any(True for _ in m.parameters())][:-1]
-    return found | ({name: before, "head": [_last_linear(model)[1]]} if before else {})  # some have more than a layer there
+    # some have more than a layer there
+    return found | ({name: before, "head": [_last_linear(model)[1]]} if before else {})
 
 
 def splitter(model) -> list: # of lists of parameters, one for each stage
-    "What fastai calls a splitter: groups of parameters, from the input to the head, that can be frozen or have rates of their own."
+    """What fastai calls a splitter: groups of parameters, from the input to the head, that can be frozen or have
+    rates of their own."""
     groups = [[p for part in parts for p in part.parameters()] for parts in layer_groups(model).values()]
     inside = {id(p) for group in groups for p in group}
     return [[p for p in model.parameters() if id(p) not in inside] + groups[0], *groups[1:]]
@@ -159,7 +166,8 @@ def check_side(model, side):
         fits = [s for s in tried if _reads(shell, s)]
         least = bisect.bisect_left(range(fits[0]), True, key=lambda s: _reads(shell, s)) if fits else None
         raise CourseError(f"Squares of {side} pixels are no input for {type(model).__name__}: "
-                          + ("it takes none up to 384." if least is None else f"it takes {least} only; read the images at that size." if len(fits) == 1 else
+                          + ("it takes none up to 384." if least is None else f"it takes {least} only; read the images "
+                                                                              f"at that size." if len(fits) == 1 else
                              f"its maps vanish below {least}; read the images at that size or larger."))
 
 
@@ -187,7 +195,9 @@ def map_sizes(model, sides) -> "pd.DataFrame": # a row for each of `sides`
     last, rows = {name: parts[-1] for name, parts in layer_groups(shell).items()}, []
     for side in sides:
         row = dict.fromkeys(last, 0)
-        hooks = [m.register_forward_hook(lambda _, __, out, name=name, row=row: row.update({name: out.shape[2] if out.ndim == 4 else 1})) for name, m in last.items()]
+        hooks = [m.register_forward_hook(lambda _, __, out, name=name,
+                                         row=row: row.update({name: out.shape[2] if out.ndim == 4 else 1})) for name,
+                 m in last.items()]
         rows.append({"input": side, **(row if _reads(shell, side) else dict.fromkeys(last, 0))})
         for hook in hooks:
             hook.remove()

@@ -51,21 +51,25 @@ class _Identity:
 
     def _identity(self):
         "What decides the outcome of this fit."
-        self.schedules = {name: [to_plain(f(k / 64)) for k in range(65)] for cb in self.cbs if isinstance(cb, ParamScheduler) for name, f in cb.scheds.items()}
+        self.schedules = {name: [to_plain(f(k / 64)) for k in range(65)] for cb in self.cbs
+                          if isinstance(cb, ParamScheduler) for name, f in cb.scheds.items()}
         self.hypers = [dict(h) for h in self.opt.hypers]
         at_first = [self._at_first(x) for x in [*self._stateful(), *self.metrics]]
         inner, train = getattr(self.opt, "opt", self.opt), self.dls.train
         found = describe(
             model=[repr(self.model), self.model.state_dict(), {type(m) for m in self.model.modules()}],
-            optimizer=[type(inner), list(getattr(inner, "cbs", [])), self.hypers, _optimizer_state(self.opt), [[p.requires_grad for p in group] for group in self.opt.param_lists]],
+            optimizer=[type(inner), list(getattr(inner, "cbs", [])), self.hypers, _optimizer_state(self.opt),
+                       [[p.requires_grad for p in group] for group in self.opt.param_lists]],
             schedules=self.schedules, callbacks=[[type(cb), _arguments(cb)] for cb in self._stateful()],
             metrics=[[m.name, type(m)] for m in self.metrics], held=[d.key for d in at_first],
-            data=[train.digest, self.dls.valid.digest, self.data.fingerprint], batches=[type(train), train.config_key], loss=self.loss_func,
+            data=[train.digest, self.dls.valid.digest, self.data.fingerprint], batches=[type(train), train.config_key],
+            loss=self.loss_func,
             settings=[self.n_epoch, self.seed, self.asked])
         return replace(found, unknown=found.unknown + tuple(u for d in at_first for u in d.unknown))
 
     def _probe(self):
-        "What a copy of the model, on the CPU, says of one fixed batch, in training and in use; its weights are stirred, lest a layer of zeros hide the others."
+        """What a copy of the model, on the CPU, says of one fixed batch, in training and in use; its weights are
+        stirred, lest a layer of zeros hide the others."""
         model, xb, out = copy.deepcopy(self.model).cpu(), self.sample_inputs(16), []
         with torch.random.fork_rng(devices=[]), torch.no_grad():
             torch.manual_seed(0)
@@ -93,17 +97,22 @@ class _State:
         "Everything that the rest of this fit depends on, as plain values; `batch` is the next one."
         schedulers = [cb for cb in self.cbs if isinstance(cb, ParamScheduler)]
         return {
-            "final": False, "epoch": epoch, "batch": batch, "machine": bitwise_machine(self.dls.device), "probe": self.checkpoints.probe,
-            "model": to_plain(self.model.state_dict()), "opt": _optimizer_state(self.opt), "random": random_states(self.dls.device),
-            "train_iter": self.train_iter, "pct_train": self.pct_train, "scaler": self.scaler.state_dict(), "recorder": self._recorder_state(),
+            "final": False, "epoch": epoch, "batch": batch, "machine": bitwise_machine(self.dls.device),
+            "probe": self.checkpoints.probe,
+            "model": to_plain(self.model.state_dict()), "opt": _optimizer_state(self.opt),
+            "random": random_states(self.dls.device),
+            "train_iter": self.train_iter, "pct_train": self.pct_train, "scaler": self.scaler.state_dict(),
+            "recorder": self._recorder_state(),
             "hps": to_plain(schedulers[0].hps if schedulers else getattr(self.recorder, "hps", {})),
-            "seconds": self.seconds, "environment": self.environment, "callbacks": [to_plain(_callback_state(cb)) for cb in self._stateful()],
+            "seconds": self.seconds, "environment": self.environment,
+            "callbacks": [to_plain(_callback_state(cb)) for cb in self._stateful()],
         }
 
     def _recorder_state(self):
         "What the recorder and the metrics have noted."
         r = self.recorder
-        return {"lrs": to_plain(r.lrs), "losses": to_plain(torch.stack(r.losses).cpu()) if r.losses else torch.empty(0), "values": to_plain(r.values),
+        return {"lrs": to_plain(r.lrs), "losses": to_plain(torch.stack(r.losses).cpu()) if r.losses else torch.empty(0),
+                "values": to_plain(r.values),
                 "iters": list(r.iters), "smooth": [to_plain(r.smooth_loss.val), r.smooth_loss.count],
                 "metrics": [to_plain({k: v for k, v in vars(m).items() if is_plain(v)}) for m in self.metrics]}
 
@@ -129,7 +138,8 @@ class _State:
     def _restore_recorder(self, kept, hps):
         "Put back what the recorder and the metrics had noted."
         r = self.recorder
-        r.lrs, r.losses, r.iters, r.values = list(kept["lrs"]), list(kept["losses"]), list(kept["iters"]), [_L(v) for v in kept["values"]]
+        r.lrs, r.losses, r.iters, r.values = list(kept["lrs"]), list(kept["losses"]), list(kept["iters"]), \
+            [_L(v) for v in kept["values"]]
         (r.smooth_loss.val, r.smooth_loss.count), r.hps = kept["smooth"], hps
         if r.values:
             self.final_record = _L(r.values[-1])
@@ -144,7 +154,8 @@ class _State:
 # %% ../nbs/kit/16_resume.ipynb #06b55edc
 def _callback_state(cb):
     "What a callback holds that can be kept."
-    return cb.state_dict() if hasattr(type(cb), "state_dict") else {k: v for k, v in vars(cb).items() if k != "learn" and is_plain(v)}
+    return cb.state_dict() if hasattr(type(cb), "state_dict") else {k: v for k, v in vars(cb).items() if k != "learn"
+                                                                    and is_plain(v)}
 
 
 def _optimizer_state(opt):
@@ -163,7 +174,8 @@ def _set_optimizer_state(opt, state):
     "Put them back."
     if not isinstance(opt, OptimWrapper):
         device = opt.param_lists[0][0].device
-        opt.load_state_dict({"state": [{k: v.to(device) if isinstance(v, torch.Tensor) else v for k, v in s.items()} for s in state["state"]], "hypers": state["hypers"]})
+        opt.load_state_dict({"state": [{k: v.to(device) if isinstance(v, torch.Tensor) else v for k, v in s.items()}
+                                       for s in state["state"]], "hypers": state["hypers"]})
         return
     groups = [{k: tuple(v) if k == "betas" else v for k, v in g.items()} for g in state["param_groups"]]
     opt.opt.load_state_dict({"state": state["state"], "param_groups": groups})
@@ -178,14 +190,16 @@ class _Resume(_Identity, _State):
         if state is None:
             return None
         self._spent = state["seconds"]
-        exact = state["machine"] == bitwise_machine(self.dls.device) and all(map(torch.equal, state["probe"], self.checkpoints.probe))
+        exact = state["machine"] == bitwise_machine(self.dls.device) \
+            and all(map(torch.equal, state["probe"], self.checkpoints.probe))
         note = "" if exact else " (resumed, not bit-identical: another machine, thread count or version)"
         if state["final"]:
             what = "history and weights are" if state["model"] else "history is"
             print(f"This fit was finished before: its {what} loaded, nothing is trained{note}. fresh=True trains anew.")
             self._finished, self._has_no_weights = True, not state["model"]
         else:
-            print(f"This fit was cut off in epoch {state['epoch']}, batch {state['batch']}: it goes on from there{note}.")
+            print(f"This fit was cut off in epoch {state['epoch']}, batch {state['batch']}: it goes on from "
+                  f"there{note}.")
             self._pending = state
         return state
 
@@ -195,7 +209,8 @@ class _Resume(_Identity, _State):
         probe, what = self._probe(), self._identity()
         self._unknown = what.unknown
         if what.unknown:
-            warnings.warn(f"This fit trains anew, whatever was kept: {what.unknown[0]} can't be described, so that nobody can tell whether it is the same.", stacklevel=2)
+            warnings.warn(f"This fit trains anew, whatever was kept: {what.unknown[0]} can't be described, so that "
+                          f"nobody can tell whether it is the same.", stacklevel=2)
         self._loss = self.loss_func  # MixUp puts another in its place for a while
         self._held, self._moved = self._reads(), False
         self.checkpoints = find_store(what.key, probe, self.ws)
@@ -215,7 +230,8 @@ class _Resume(_Identity, _State):
         _set_optimizer_state(self.opt, _with_rates(start[1], now[1]))
         state = self._find()
         if state is None:
-            print("This is not the fit that was interrupted, as a setting differs: it goes on from the weights as they are.")
+            print("This is not the fit that was interrupted, as a setting differs: it goes on from the weights as they "
+                  "are.")
             self.model.load_state_dict(now[0])
             _set_optimizer_state(self.opt, now[1])
         return state
@@ -226,13 +242,15 @@ def _check_callbacks(cbs):
     for cb in cbs:
         if bad := [k for k, v in vars(cb).items() if k != "learn" and not is_plain(v) and not callable(v)]:
             if not (type(cb).__module__.startswith("fastai.") or hasattr(type(cb), "state_dict")):
-                raise CourseError(f"The callback {type(cb).__name__} keeps {bad[0]!r}, which can't be saved, so this fit could not go on after a crash: "
+                raise CourseError(f"The callback {type(cb).__name__} keeps {bad[0]!r}, which can't be saved, so this "
+                                  f"fit could not go on after a crash: "
                                   "give it state_dict() and load_state_dict(), or keep numbers and tensors only.")
 
 
 def say_duration(seconds) -> str:
     "A duration as a person says it."
-    return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
+    return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min" if seconds < 6000 \
+        else f"{seconds / 3600:.1f} h"
 
 
 def _peak_memory(device):
@@ -270,7 +288,8 @@ class _Keep(_Resume):
         "Keep a checkpoint, unless it could not be gone on from."
         began = time.monotonic()
         if not self._moved and self._reads() != self._held:
-            warnings.warn("The loss, or an augmentation, changes while it trains, and checkpoints don't have that: none is kept of this fit, and after a kill it begins anew.", stacklevel=2)
+            warnings.warn("The loss, or an augmentation, changes while it trains, and checkpoints don't have that: "
+                          "none is kept of this fit, and after a kill it begins anew.", stacklevel=2)
             self._moved = True
         if self._moved:
             self._written = began
@@ -303,7 +322,8 @@ class _End(_Keep):
     def _check_weights(self):
         "Fail in words where the weights of a finished fit are wanted that were not kept."
         if self._has_no_weights:
-            raise CourseError("This fit was finished before and its weights were not kept: make the learner with keep_weights=True, which trains it again.")
+            raise CourseError("This fit was finished before and its weights were not kept: make the learner with "
+                              "keep_weights=True, which trains it again.")
 
     def _do_epoch_validate(self, *args, **kwargs):
         self._check_weights()  # fastai comes by here for predictions too
@@ -311,9 +331,11 @@ class _End(_Keep):
 
 # %% ../nbs/kit/16_resume.ipynb #171536a1
 REFUSED = {
-    "GradientAccumulation": "keeps gradients between batches, which checkpoints don't have: take a larger bs, or a smaller one with a lower learning rate.",
+    "GradientAccumulation": "keeps gradients between batches, which checkpoints don't have: take a larger bs, or a "
+                            "smaller one with a lower learning rate.",
     **dict.fromkeys(["MixedPrecision", "NonNativeMixedPrecision", "ModelToHalf"],
-                    "is not needed: the learner trains in the fastest precision that the hardware has, or in the one that precision= names."),
+                    "is not needed: the learner trains in the fastest precision that the hardware has, or in the one "
+                    "that precision= names."),
 }
 
 # %% ../nbs/kit/16_resume.ipynb #20cc6c8d
@@ -339,7 +361,8 @@ class _Loop(_End, PrecisionLearner):
         for epoch in range(first, self.n_epoch):
             self.epoch = self.dls.train.epoch = epoch
             self._with_events(self._do_epoch, "epoch", _CancelEpoch)
-            if self._cost < 0.2 or time.monotonic() - self._written >= 20 * self._cost:  # at every epoch; for a large model, as long as it costs less than a twentieth
+            # at every epoch; for a large model, as long as it costs less than a twentieth
+            if self._cost < 0.2 or time.monotonic() - self._written >= 20 * self._cost:
                 self._write(epoch + 1, 0)
 
     def all_batches(self):
@@ -367,14 +390,18 @@ class _Loop(_End, PrecisionLearner):
         "Stop where the loss is no number; on a GPU every 16th batch, because asking makes it wait."
         if self.dls.device.type == "cpu" or i % 16 == 0 or i == self.n_iter - 1:
             if not torch.isfinite(self.loss).all():
-                raise CourseError(f"The loss is {self.loss.item()} in epoch {self.epoch}, batch {i}: the usual causes are a learning rate "
-                                  f"that is too high (it is {self.opt.hypers[-1]['lr']:.2g}; try a tenth), inputs that are not normalised, or a log or division by 0.")
+                raise CourseError(f"The loss is {self.loss.item()} in epoch {self.epoch}, batch {i}: the usual causes "
+                                  f"are a learning rate "
+                                  f"that is too high (it is {self.opt.hypers[-1]['lr']:.2g}; try a tenth), inputs that "
+                                  f"are not normalised, or a log or division by 0.")
 
 # %% ../nbs/kit/16_resume.ipynb #884d0504
 class ResumingLearner(_Loop):
     "A fastai Learner whose fits keep checkpoints and go on from them; made by `learner`."
-    def __init__(self, dls, model, ws, data, precision=None, seed=0, fresh=False, keep_weights=True, checkpoint_seconds=60, **kwargs):
-        self.ws, self.data, self.seed, self.fresh, self.keep_weights, self.checkpoint_seconds = ws, data, seed, fresh, keep_weights, checkpoint_seconds
+    def __init__(self, dls, model, ws, data, precision=None, seed=0, fresh=False, keep_weights=True,
+                 checkpoint_seconds=60, **kwargs):
+        self.ws, self.data, self.seed, self.fresh, self.keep_weights, self.checkpoint_seconds = ws, data, seed, fresh, \
+            keep_weights, checkpoint_seconds
         self.environment, self.epochs, self.schedules, self.hypers = {}, [], {}, []  # of the last finished fit
         self.checkpoints = self._pending = self._start = None
         self._made_with, self._unknown = {}, ()
@@ -397,7 +424,8 @@ class ResumingLearner(_Loop):
         if lr is None and self.lr is None:
             raise CourseError("The learning rate is None: give lr=, such as 1e-3, or ask lr_find().")
         self._check_weights()
-        self._keeps = not any(isinstance(cb, LRFinder) for cb in ([cbs] if not isinstance(cbs, (list, tuple)) and type(cbs).__name__ != "L" else cbs))
+        self._keeps = not any(isinstance(cb, LRFinder) for cb in ([cbs] if not isinstance(cbs, (list, tuple))
+                                                                  and type(cbs).__name__ != "L" else cbs))
         self._finished, self._pending, self._done, self._spent = False, None, 0, 0.
         seed_all(self.seed)
         self.scaler = self._new_scaler()
@@ -420,7 +448,8 @@ class ResumingLearner(_Loop):
         except ValueError as e:
             if "more than 1 value per channel" not in str(e):
                 raise
-            raise CourseError(f"A batch norm can't go by one image, and the batches have bs={self.dls.train.bs}: take two images or more.") from e
+            raise CourseError(f"A batch norm can't go by one image, and the batches have bs={self.dls.train.bs}: take "
+                              f"two images or more.") from e
         finally:
             self.path = self.ws.runs  # where save and load look; the fit's own folder is the fit's
         return True

@@ -32,21 +32,25 @@ def record(learn,     # a learner that was fitted
            config=None, # what distinguishes this run from others of that name
            **final,   # more final figures, e.g. test_accuracy
           ) -> Path:  # of the record
-    "Keep a finished run in the ledger: settings, seed, metrics by epoch, parameters, FLOPs, time, memory, hardware, versions."
+    """Keep a finished run in the ledger: settings, seed, metrics by epoch, parameters, FLOPs, time, memory,
+    hardware, versions."""
     if not getattr(learn, "epochs", None):
         raise CourseError("This learner has not finished a fit: fit it, for an epoch at least, then record it.")
     run = _run_metadata(learn.data, learn.ws, name, learn.seed, config)
     forget_failure(run, learn.ws)
     return write_record({
-        **run, "recipe": learn.recipe, "final": {**learn.epochs[-1], **final}, "epochs": learn.epochs, "fit": learn.checkpoints.kept.name,
-        "precision": learn.precision, "bs": learn.dls.train.bs, "parameters": sum(p.numel() for p in learn.model.parameters()),
+        **run, "recipe": learn.recipe, "final": {**learn.epochs[-1], **final}, "epochs": learn.epochs,
+        "fit": learn.checkpoints.kept.name,
+        "precision": learn.precision, "bs": learn.dls.train.bs,
+        "parameters": sum(p.numel() for p in learn.model.parameters()),
         "flops": count_flops(learn.model, learn.dls.train), "seconds": round(learn.seconds, 1), **learn.environment,
         "test_looks": count_test_evals(learn.ws, learn.data)}, learn.ws)
 
 
 def _run_metadata(data, ws, name, seed, config):
     "The part of a record that says which run it is; how it was trained is known when it was."
-    facts = {"title": data.title, "fingerprint": data.fingerprint, "stand_in": bool(data.stand_in), "train": len(data.train), "valid": len(data.valid), "part": data.is_part}
+    facts = {"title": data.title, "fingerprint": data.fingerprint, "stand_in": bool(data.stand_in),
+             "train": len(data.train), "valid": len(data.valid), "part": data.is_part}
     return {"name": name, "config": config or {}, "seed": seed, "recipe": "", "scale": ws.scale, "data": facts}
 
 
@@ -67,7 +71,8 @@ def count_flops(model, loader) -> int: # floating-point operations
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of settings for other hardware
         # without the fused kernels, because the counter takes a fused LSTM for nothing
-        with torch.backends.mkldnn.flags(enabled=False), torch.backends.cudnn.flags(enabled=False), FlopCounterMode(display=False) as counter, torch.no_grad():
+        with torch.backends.mkldnn.flags(enabled=False), torch.backends.cudnn.flags(enabled=False), \
+            FlopCounterMode(display=False) as counter, torch.no_grad():
             model.eval()(xb)
     model.train(training)
     return counter.get_total_flops()
@@ -76,7 +81,7 @@ def count_flops(model, loader) -> int: # floating-point operations
 def run_grid(train,          # function (data, ws, seed=..., **configuration) -> a fitted learner
              configurations, # {name: {argument: value}}
              seeds,          # whole numbers
-             data,           # what the runs are trained on, as from `coursekit.data`; or a list, such as folds: one for each seed
+             data,           # what the runs are trained on; or a list, such as folds: one for each seed
              ws,             # as from `setup`: its ledger gets a row of each run, of a failed one too
              executor=None,  # None: one after the other
              n_threads=None, # of each run; None: all where they run one by one, else 1
@@ -86,14 +91,16 @@ def run_grid(train,          # function (data, ws, seed=..., **configuration) ->
     import pandas as pd
 
     if isinstance(data, list) and len(data) != len(seeds):
-        raise CourseError(f"There are {len(data)} sets of data for {len(seeds)} seeds: one for each seed, or one for all, is expected.")
+        raise CourseError(f"There are {len(data)} sets of data for {len(seeds)} seeds: one for each seed, or one for "
+                          f"all, is expected.")
     todo = [(name, seed, {**shared, **configurations[name]}) for seed in seeds for name in configurations]
     rows, began = [], time.monotonic()
     if executor is None:
         reasons = (_run_one(train, _part(data, seeds, run[1]), ws, *run, n_threads) for run in todo)
     else:
         sent = [_send(part, ws) for part in data] if isinstance(data, list) else _send(data, ws)
-        reasons = map(_outcome, [executor.submit(_run_one, train, _part(sent, seeds, run[1]), ws, *run, n_threads or 1) for run in todo])
+        reasons = map(_outcome, [executor.submit(_run_one, train, _part(sent, seeds, run[1]), ws, *run, n_threads or 1)
+                                 for run in todo])
     for k, ((name, seed, config), why) in enumerate(zip(todo, reasons), 1):
         status = "failed" if why else "finished"
         rows.append((name, seed, status, why))
@@ -103,7 +110,8 @@ def run_grid(train,          # function (data, ws, seed=..., **configuration) ->
             forget_failure(_run_metadata(_part(data, seeds, seed), ws, name, seed, config), ws)
         left = (time.monotonic() - began) / k * (len(todo) - k)
         if why or left > 60 or k == len(todo):  # a line for each run only where runs are long
-            print(f"{k} of {len(todo)}: {name}, seed {seed}: {status}{': ' + why if why else ''}" + (f"; about {say_duration(left)} left" if left > 10 else ""))
+            print(f"{k} of {len(todo)}: {name}, seed {seed}: {status}{': ' + why if why else ''}"
+                  + (f"; about {say_duration(left)} left" if left > 10 else ""))
     return pd.DataFrame(rows, columns=["name", "seed", "status", "why"])
 
 # %% ../nbs/kit/21_runs.ipynb #586a6d85
@@ -119,7 +127,8 @@ def _run_one(train, data, ws, name, seed, config, n_threads):
     except Exception as e:  # whatever a student's function raises must not end the grid
         return f"{type(e).__name__}: {str(e).splitlines()[0] if str(e) else 'no reason given'}"
     finally:
-        print("".join(line + "\n" for line in said.getvalue().splitlines() if "goes on from there" in line), end="")  # the rest would be said for each run
+        # the rest would be said for each run
+        print("".join(line + "\n" for line in said.getvalue().splitlines() if "goes on from there" in line), end="")
         torch.set_num_threads(before)
         gc.collect()  # learners and callbacks hold each other, and their images
     return ""
@@ -169,9 +178,11 @@ def ablate(train,          # function (data, ws, seed=..., **configuration) -> a
            data, ws,       # as for `run_grid`
            **shared,       # arguments of all configurations
           ) -> "pd.DataFrame": # from the ledger, a row for each configuration and seed
-    "Train what is not trained yet. A loss that is no number is a result, kept as `diverged` and not tried again; any other failure is an error."
+    """Train what is not trained yet. A loss that is no number is a result, kept as `diverged` and not tried again;
+    any other failure is an error."""
     known = load_runs(ws, data, configurations, **shared)
-    diverged = {(_text(run.config), run.seed): run.diverged for run in known.itertuples() if isinstance(run.diverged, str)}
+    diverged = {(_text(run.config), run.seed): run.diverged for run in known.itertuples()
+                if isinstance(run.diverged, str)}
 
     def once(data, ws, seed, **configuration):
         if why := diverged.get((_text(configuration), seed)):
@@ -186,7 +197,8 @@ def ablate(train,          # function (data, ws, seed=..., **configuration) -> a
 # %% ../nbs/kit/21_runs.ipynb #94eb5f4b
 def config_diff(configuration, reference) -> dict: # {argument: (in the reference, here)}
     "What a configuration changes; in an ablation, one thing."
-    return {key: (reference.get(key), configuration.get(key)) for key in {**reference, **configuration} if reference.get(key) != configuration.get(key)}
+    return {key: (reference.get(key), configuration.get(key)) for key in {**reference, **configuration}
+            if reference.get(key) != configuration.get(key)}
 
 
 def summarize(runs, n):
@@ -196,18 +208,22 @@ def summarize(runs, n):
         raise CourseError("None of these runs has an accuracy: they diverged, so try a tenth of the rate.")
     middle = means.mean()
     noise = 1.96 * (2 * middle * (1 - middle) / n) ** 0.5
-    return (f"Highest: {means.idxmax()} ({means.max():.1%}); lowest: {means.idxmin()} ({means.min():.1%}). On {n:,} images two runs that are less than {100 * noise:.1f} points apart "
-            f"can hardly be told apart" + ("; and one seed says nothing of how far a run is from its own repetition." if seeds == 1 else f"; {seeds} seeds."))
+    return (f"Highest: {means.idxmax()} ({means.max():.1%}); lowest: {means.idxmin()} ({means.min():.1%}). On {n:,} "
+            f"images two runs that are less than {100 * noise:.1f} points apart "
+            f"can hardly be told apart" + ("; and one seed says nothing of how far a run is from its own repetition."
+                                           if seeds == 1 else f"; {seeds} seeds."))
 
 
 def count_params_flops(model, side=32) -> tuple[int, int]: # (parameters, FLOPs)
-    "Of one image forward, as the ledger counts: convolutions and linear layers alone, a multiplication and an addition are two."
+    """Of one image forward, as the ledger counts: convolutions and linear layers alone, a multiplication and an
+    addition are two."""
     batch = ArrayLoader(np.zeros((1, side, side, 3), np.uint8), [0], ["any"])
     return sum(p.numel() for p in model.parameters()), count_flops(model, batch)
 
 # %% ../nbs/kit/21_runs.ipynb #77b91c07
 def evaluate_test_once(learn, name, config):
-    "Look at the test part unless the ledger has this very fit's figure, which is kept under the configuration with `tested` added."
+    """Look at the test part unless the ledger has this very fit's figure, which is kept under the configuration with
+    `tested` added."""
     config = {**config, "tested": True}
     if learn.checkpoints.kept.name not in set(load_runs(learn.ws, learn.data, {name: config}).fit):
         record(learn, name, config, test_accuracy=evaluate_test(learn)["accuracy"])

@@ -18,12 +18,14 @@ def samples_side_by_side(samples, # {heading: text}
     from IPython.display import display
 
     head = "".join(f"<th style='text-align:left'>{html.escape(name)}</th>" for name in samples)
-    body = "".join(f"<td style='text-align:left; vertical-align:top'><pre style='white-space:pre-wrap'>{html.escape(s)}</pre></td>" for s in samples.values())
+    body = "".join(f"<td style='text-align:left; vertical-align:top'><pre "
+                   f"style='white-space:pre-wrap'>{html.escape(s)}</pre></td>" for s in samples.values())
     plain = "\n\n".join(f"--- {name}\n{s}" for name, s in samples.items())
-    display({"text/html": f"<table><caption>{html.escape(title)}</caption><tr>{head}</tr><tr>{body}</tr></table>", "text/plain": f"{title}\n\n{plain}"}, raw=True)
+    display({"text/html": f"<table><caption>{html.escape(title)}</caption><tr>{head}</tr><tr>{body}</tr></table>",
+             "text/plain": f"{title}\n\n{plain}"}, raw=True)
 
 # %% ../nbs/kit/25_sampler.ipynb #cf5f16e8
-def sampler_widget(write, # function (prompt, temperature, p, seed) that gives strings, one after the other, for as long as it is asked
+def sampler_widget(write, # function (prompt, temperature, p, seed) that gives strings for as long as it is asked
                    n=400, # strings, such as characters
                   ) -> "widgets.VBox":
     "A prompt, temperature, p and seed, and a button that writes, string by string."
@@ -31,7 +33,8 @@ def sampler_widget(write, # function (prompt, temperature, p, seed) that gives s
 
     wide = {"description_width": "90px"}  # as wide as the word temperature
     prompt = widgets.Text(value="The ", description="prompt", style=wide)
-    temperature = widgets.FloatSlider(value=0.8, min=0.1, max=2, step=0.1, readout_format=".1f", description="temperature", style=wide)
+    temperature = widgets.FloatSlider(value=0.8, min=0.1, max=2, step=0.1, readout_format=".1f",
+                                      description="temperature", style=wide)
     p = widgets.FloatSlider(value=0.95, min=0.05, max=1, step=0.05, description="p", style=wide)
     seed = widgets.BoundedIntText(value=0, min=0, max=10**6, description="seed", style=wide)
     button, out = widgets.Button(description="write"), widgets.HTML()
@@ -42,8 +45,10 @@ def sampler_widget(write, # function (prompt, temperature, p, seed) that gives s
         for i, s in enumerate(islice(write(prompt.value, temperature.value, p.value, seed.value), n), 1):
             written += s
             if i % 10 == 0 or i == n:
-                out.value = f"<pre style='white-space:pre-wrap; border:1px solid #8884; padding:.5em 1em'>{html.escape(written)}</pre>"
+                out.value = (f"<pre style='white-space:pre-wrap; border:1px solid #8884; padding:.5em "
+                             f"1em'>{html.escape(written)}</pre>")
 
     button.on_click(show)
     wrap = widgets.Layout(flex_flow="row wrap")  # on a narrow page
-    return widgets.VBox([prompt, widgets.HBox([temperature, p], layout=wrap), widgets.HBox([seed, button], layout=wrap), out])
+    return widgets.VBox([prompt, widgets.HBox([temperature, p], layout=wrap), widgets.HBox([seed, button], layout=wrap),
+                         out])

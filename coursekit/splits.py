@@ -23,7 +23,8 @@ from .images import center_crop, read_images, scaled, why_unread
 
 # %% ../nbs/kit/07_splits.ipynb #9be9be21
 class Data:
-    "What is cut into parts for training, validation and test; a frozen dataclass on it declares these fields and its own."
+    """What is cut into parts for training, validation and test; a frozen dataclass on it declares these fields and
+    its own."""
     unit: ClassVar[str] = "examples"  # what `n` and `whole` count
     name: str           # e.g. CIFAR-10
     train: np.ndarray   # indices, or the examples themselves
@@ -71,7 +72,7 @@ class Splits(Data):
     unit = "images"
     name: str            # e.g. CIFAR-10
     images: np.ndarray   # uint8, shape (n, h, w, 3); an object array of (h, w, 3) where sizes differ
-    labels: np.ndarray   # int64, shape (n,); several at once: 0 and 1, shape (n, classes); masks: uint8, shape (n, h, w), a class for each pixel
+    labels: np.ndarray   # int64 (n,); several at once: 0 and 1, (n, classes); masks: uint8 (n, h, w), a class a pixel
     classes: list        # names, by label
     files: list          # n file names
     train: np.ndarray    # indices
@@ -80,7 +81,8 @@ class Splits(Data):
     fingerprint: str     # changes with a pixel, a label or the order
     stand_in: str = ""   # what these images really are, where they only stand in for the real ones
     whole: int = 0       # how many images the whole set has, where that is known
-    unlabeled: np.ndarray = field(default_factory=lambda: np.empty(0, np.int64))  # indices of images to train on without their labels
+    # indices of images to train on without their labels
+    unlabeled: np.ndarray = field(default_factory=lambda: np.empty(0, np.int64))
 
     @property
     def parts(self):
@@ -100,7 +102,8 @@ class Splits(Data):
     def __post_init__(self):
         used = np.concatenate([getattr(self, part) for part in super().parts]) if len(self.unlabeled) else []
         if len(twice := np.intersect1d(self.unlabeled, used)):
-            raise CourseError(f"{len(twice)} images of {self.name} are in `unlabeled` and in another part, the first is number {twice[0]}: each image belongs to one part.")
+            raise CourseError(f"{len(twice)} images of {self.name} are in `unlabeled` and in another part, the first "
+                              f"is number {twice[0]}: each image belongs to one part.")
 
 # %% ../nbs/kit/07_splits.ipynb #4afe8bcb
 def make_split(labels,      # whole numbers, shape (n,)
@@ -128,7 +131,8 @@ def make_split(labels,      # whole numbers, shape (n,)
     train = np.setdiff1d(rest, valid)
     if empty := sorted(set(labels.tolist()) - set(labels[train].tolist())):
         names = [classes[c] if classes else f"label {c}" for c in empty]
-        raise CourseError(f"No image is left to train on for {', '.join(names[:5])}: each class needs 3 or more, one for each "
+        raise CourseError(f"No image is left to train on for {', '.join(names[:5])}: each class needs 3 or more, one "
+                          f"for each "
                           "part; collect more, merge classes, or take smaller shares.")
     return train, valid, test
 
@@ -151,7 +155,8 @@ def _fixed_split(path, labels, valid, test, classes, groups):
     "The split that the file `path` fixes; drawn and written if there is none."
     if not path.exists():
         strata = labels if labels.ndim == 1 else np.zeros(len(labels), int)
-        _, valid, test = make_split(strata, valid, test, classes=classes) if groups is None else split_groups(groups, valid, test)
+        _, valid, test = make_split(strata, valid, test, classes=classes) if groups is None \
+            else split_groups(groups, valid, test)
         with atomic_path(path) as part:
             part.write_text(json.dumps({"n": len(labels), "valid": valid.tolist(), "test": test.tolist()}))
     everything = np.arange(len(labels))
@@ -163,7 +168,8 @@ def _fixed_split(path, labels, valid, test, classes, groups):
     except (ValueError, KeyError, TypeError):
         whole = False
     if not whole:
-        raise CourseError(f"The split file {short_path(path)} is broken or belongs to other data: put the right one back, "
+        raise CourseError(f"The split file {short_path(path)} is broken or belongs to other data: put the right one "
+                          f"back, "
                           "or delete it to draw the split again.")
     return train, valid, test
 
@@ -185,7 +191,8 @@ def array_splits(ws,
     shapes = [str(im.shape) for im in images] if images.dtype == object else str(images.shape)
     said = labels.tolist() if labels.ndim == 1 else hashlib.sha256(np.ascontiguousarray(labels)).hexdigest()
     fingerprint, rows = (hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:12] for facts in
-                         ([pixel_hash, shapes, said, classes], [files, said, classes, *([] if groups is None else [list(groups)])]))
+                         ([pixel_hash, shapes, said, classes],
+                          [files, said, classes, *([] if groups is None else [list(groups)])]))
     shares = "-".join(str(part if np.isscalar(part) else "official") for part in (valid, test))
     path = ws.runs / "splits" / f"{shorten(name)}-{rows}-{shares}.json"  # the same at every size of the images
     parts = _fixed_split(path, labels, valid, test, classes, groups)
@@ -195,7 +202,8 @@ def array_splits(ws,
 def _check_size(size):
     "Fail in words if `size` is no number of pixels for the shortest side, nor None."
     if size is not None and (not isinstance(size, (int, np.integer)) or not 8 <= size <= 4096):
-        raise CourseError(f"The size is {size!r}: a whole number of pixels from 8 to 4096 is expected, or None for the images as they are.")
+        raise CourseError(f"The size is {size!r}: a whole number of pixels from 8 to 4096 is expected, or None for the "
+                          f"images as they are.")
 
 
 def make_splits(ws,
@@ -219,10 +227,13 @@ def make_splits(ws,
     present = set(labels.tolist())
     if missing := [c for i, c in enumerate(classes) if i not in present]:
         raise CourseError(f"{name} has no readable image of {len(missing)} of its {len(classes)} classes "
-                          f"({', '.join(missing[:5])}) in {short_path(root)}: put images there, or take the class away.")
+                          f"({', '.join(missing[:5])}) in {short_path(root)}: put images there, or take the class "
+                          f"away.")
     said = [row[2] for row, ok in zip(table, good) if ok]
-    shares = [np.flatnonzero([part == official for part in said]) if share is None else share for share, official in ((valid, "valid"), (test, True))]
-    return array_splits(ws, name, images, labels, classes, files, *shares, [group(f) for f in files] if group else None, pixel_hash, stand_in(root), whole)
+    shares = [np.flatnonzero([part == official for part in said]) if share is None else share for share,
+              official in ((valid, "valid"), (test, True))]
+    return array_splits(ws, name, images, labels, classes, files, *shares, [group(f) for f in files] if group else None,
+                        pixel_hash, stand_in(root), whole)
 
 
 def _say_unread(root, bad, n):
@@ -236,7 +247,8 @@ def _say_unread(root, bad, n):
 def center_crop_all(splits,
             side=None, # pixels; None: as many as the smallest has
            ) -> Splits:
-    "The middle square of each image, (n, side, side, 3), scaled where they differ; `splits` itself where there is nothing to do."
+    """The middle square of each image, (n, side, side, 3), scaled where they differ; `splits` itself where there is
+    nothing to do."""
     _check_size(side)
     _check_splits(splits)
     shape = splits.images.shape
@@ -245,7 +257,8 @@ def center_crop_all(splits,
     cut = [center_crop(im) for im in splits.images]
     sides = sorted({len(im) for im in cut})
     if len(sides) > 1 and side is None:
-        print(f"{splits.title}: the middle squares have sides of {sides[0]} to {sides[-1]} pixels and are all scaled to {sides[0]}; "
+        print(f"{splits.title}: the middle squares have sides of {sides[0]} to {sides[-1]} pixels and are all scaled "
+              f"to {sides[0]}; "
               "squares(splits, side=...) takes another.")
     side, labels = side or sides[0], splits.labels
     if labels.ndim == 3:  # masks, cut as their images are
@@ -256,10 +269,11 @@ def center_crop_all(splits,
 def _check_splits(splits):
     "Fail in words where the name of a folder, say, stands for its images."
     if not hasattr(splits, "images"):
-        raise CourseError(f"The splits are {splits!r:.80}: what image_folder(folder, ws), or another loader, gives is expected.")
+        raise CourseError(f"The splits are {splits!r:.80}: what image_folder(folder, ws), or another loader, gives is "
+                          f"expected.")
 
 # %% ../nbs/kit/07_splits.ipynb #5935b022
-def image_folder(root,        # holds a folder per class, or train, valid and test that hold one each; folders inside classes are read too
+def image_folder(root,        # holds a folder per class, or train, valid and test with those
                  ws,
                  size=128,    # pixels of the shortest side; None leaves the images as they are
                  valid=0.15,  # share of what is not test, where no folder is the validation part
@@ -271,7 +285,8 @@ def image_folder(root,        # holds a folder per class, or train, valid and te
         raise CourseError(f"{short_path(root)} is no folder: give the folder that holds a folder per class.")
     table, classes, parts = own_files(root)
     if len(classes) < 2 or not table:
-        raise CourseError(f"{short_path(root)} holds {len(classes)} folders with {len(table)} files, and {len(visible(root, 'is_file'))} files beside them: two or more "
+        raise CourseError(f"{short_path(root)} holds {len(classes)} folders with {len(table)} files, and "
+                          f"{len(visible(root, 'is_file'))} files beside them: two or more "
                           "folders with images are expected, one per class.")
     if parts:
         valid, test = _official(root, parts, valid, test)
@@ -281,10 +296,12 @@ def image_folder(root,        # holds a folder per class, or train, valid and te
 def _official(root, parts, valid, test) -> tuple: # the shares, None for a part that there is
     "Say which folders are used as which part, and which parts are cut from those."
     if "train" not in parts.values():
-        raise CourseError(f"{short_path(root)} holds {', '.join(map(readable, parts))} and no part to train on: add a folder train.")
+        raise CourseError(f"{short_path(root)} holds {', '.join(map(readable, parts))} and no part to train on: add a "
+                          f"folder train.")
     called = {"train": "training", "valid": "validation", "test": "test"}
     said = ", ".join(f"{readable(f)} for {called[part]}" for f, part in parts.items())
-    cut = "".join(f"; the {word} part is cut from what is for training" for part, word in called.items() if part not in parts.values())
+    cut = "".join(f"; the {word} part is cut from what is for training" for part, word in called.items()
+                  if part not in parts.values())
     print(f"{short_path(root)} is split as its folders say: {said}{cut}.")
     return (None if "valid" in parts.values() else valid), (None if "test" in parts.values() else test)
 
@@ -302,8 +319,10 @@ def _read_table(table):
         return table
     try:
         return pd.read_csv(table, dtype=str, keep_default_na=False, na_values=[""], skipinitialspace=True)
-    except (OSError, ValueError) as e:  # pandas' own errors for empty or uneven files are ValueErrors, and so is a wrong encoding
-        raise CourseError(f"{short_path(table)} can't be read as a table ({e}): a CSV file with commas, in UTF-8, is expected.") from e
+    # pandas' own errors for empty or uneven files are ValueErrors, and so is a wrong encoding
+    except (OSError, ValueError) as e:
+        raise CourseError(f"{short_path(table)} can't be read as a table ({e}): a CSV file with commas, in UTF-8, is "
+                          f"expected.") from e
 
 
 def image_table(table,           # a CSV file, or a DataFrame
@@ -326,7 +345,8 @@ def image_table(table,           # a CSV file, or a DataFrame
         raise CourseError(f"{empty.sum()} of {len(df)} rows have no label, the first for {files[empty].iloc[0]!r}: "
                           "fill them in or drop them.")
     if (twice := files.map(lambda f: os.path.realpath(root / f)).duplicated()).any():  # as by ./, .. or a link, too
-        raise CourseError(f"{twice.sum()} of {len(df)} rows repeat a file, the first {files[twice].iloc[0]!r}: it could be in "
+        raise CourseError(f"{twice.sum()} of {len(df)} rows repeat a file, the first {files[twice].iloc[0]!r}: it "
+                          f"could be in "
                           "the training and the test part at once, so keep one row a file.")
     if absent := [f for f in files if not (root / f).is_file()]:
         raise CourseError(f"{len(absent)} of {len(df)} files of the table are not in {short_path(root)}, "
@@ -354,19 +374,24 @@ def one_size(splits,
 @cache
 def _say_squares(title, side):
     "Once for each set of images."
-    print(f"The images of {title} are cut to their middle squares of {side} pixels; squares(splits) of coursekit.data does that once for all.")
+    print(f"The images of {title} are cut to their middle squares of {side} pixels; squares(splits) of coursekit.data "
+          f"does that once for all.")
 
 # %% ../nbs/kit/07_splits.ipynb #b6dbdb22
 def kfold_splits(splits, n_splits=5, n_repeats=1, seed=0) -> list[Splits]:
-    "Repeated stratified folds over all images, for sets too small to spare a test part: each fold is the validation part once, the rest trains, and test is empty."
+    """Repeated stratified folds over all images, for sets too small to spare a test part: each fold is the
+    validation part once, the rest trains, and test is empty."""
     from sklearn.model_selection import RepeatedStratifiedKFold
 
     if splits.labels.ndim != 1:
-        raise CourseError(f"The labels have the shape {splits.labels.shape}: one label for each image is expected, as slices or frames that belong together must not be divided.")
+        raise CourseError(f"The labels have the shape {splits.labels.shape}: one label for each image is expected, as "
+                          f"slices or frames that belong together must not be divided.")
     least = np.bincount(splits.labels).min()
     if least < n_splits:
-        raise CourseError(f"The smallest class has {least} images and there are {n_splits} folds: take at most {least} folds, or collect more.")
-    deal = RepeatedStratifiedKFold(n_splits=n_splits, n_repeats=n_repeats, random_state=seed).split(splits.labels, splits.labels)
+        raise CourseError(f"The smallest class has {least} images and there are {n_splits} folds: take at most {least} "
+                          f"folds, or collect more.")
+    deal = RepeatedStratifiedKFold(n_splits=n_splits, n_repeats=n_repeats, random_state=seed).split(splits.labels,
+        splits.labels)
     return [replace(splits, train=train, valid=valid, test=valid[:0]) for train, valid in deal]
 
 

@@ -50,12 +50,17 @@ def draw_digits(out, per_class=75):
             _save(image, out / ("test" if i % 3 == 2 else "train") / f"digit {label}" / f"{i:03d}.png")
 
 # %% ../nbs/kit/08_stand_ins.ipynb #222a0074
-_INKS = {"red": (0, 0.9, 0.9), "orange": (0.08, 0.9, 1), "yellow": (0.15, 0.9, 1), "pink": (0.92, 0.5, 1), "brown": (0.06, 0.8, 0.5),  # warm
-         "green": (0.33, 0.8, 0.7), "cyan": (0.5, 0.8, 0.9), "blue": (0.62, 0.9, 0.9), "violet": (0.77, 0.8, 0.8), "gray": (0, 0, 0.65)}  # cold
+# warm
+_INKS = {"red": (0, 0.9, 0.9), "orange": (0.08, 0.9, 1), "yellow": (0.15, 0.9, 1), "pink": (0.92, 0.5, 1),
+         "brown": (0.06, 0.8, 0.5),
+         # cold
+         "green": (0.33, 0.8, 0.7), "cyan": (0.5, 0.8, 0.9), "blue": (0.62, 0.9, 0.9), "violet": (0.77, 0.8, 0.8),
+         "gray": (0, 0, 0.65)}
 
 
 def draw_colored_digits(out, per_class=17):
-    "Write digits in ten colors, in CIFAR-100's folder layout: train/<coarse class>/<class>; a third of each class as test."
+    """Write digits in ten colors, in CIFAR-100's folder layout: train/<coarse class>/<class>; a third of each class
+    as test."""
     rng = np.random.default_rng(0)
     for label, digits in enumerate(_digits()):
         for k, (name, ink) in enumerate(_INKS.items()):
@@ -77,7 +82,8 @@ def draw_characters(out, n_characters=6, n_drawers=8):
                 paper = Image.new("L", (105, 105), 255)
                 paper.paste(0, (8, 28), ink.point(lambda v: 255 * (v > 110)))
                 number = 6 * a + b + 1
-                _save(paper.convert("1"), out / part / f"Pairs_of_{a}" / f"character{b + 1:02d}" / f"{number:04d}_{i + 1:02d}.png")
+                _save(paper.convert("1"), out / part / f"Pairs_of_{a}" / f"character{b + 1:02d}"
+                      / f"{number:04d}_{i + 1:02d}.png")
 
 # %% ../nbs/kit/08_stand_ins.ipynb #6fa1f619
 SHAPES = "triangle square pentagon star sun cross disc ring half bar".split()
@@ -87,10 +93,13 @@ def _outline(shape):
     "The corners of a shape, in radii around its middle."
     if shape in ("cross", "bar"):
         a = 0.3
-        return [(-a, -1), (a, -1), (a, -a), (1, -a), (1, a), (a, a), (a, 1), (-a, 1), (-a, a), (-1, a), (-1, -a), (-a, -a)] if shape == "cross" else [(-1, -a), (1, -a), (1, a), (-1, a)]
-    n, inner = {"triangle": (3, 1), "square": (4, 1), "pentagon": (5, 1), "star": (5, 0.4), "sun": (12, 0.65), "half": (60, 1)}.get(shape, (60, 1))
+        return [(-a, -1), (a, -1), (a, -a), (1, -a), (1, a), (a, a), (a, 1), (-a, 1), (-a, a), (-1, a), (-1, -a),
+                (-a, -a)] if shape == "cross" else [(-1, -a), (1, -a), (1, a), (-1, a)]
+    n, inner = {"triangle": (3, 1), "square": (4, 1), "pentagon": (5, 1), "star": (5, 0.4), "sun": (12, 0.65),
+                "half": (60, 1)}.get(shape, (60, 1))
     turns = [math.pi * k / n for k in range(n + 1 if shape == "half" else 2 * n)]
-    return [((inner if k % 2 else 1) * math.cos(t), (inner if k % 2 else 1) * math.sin(t)) for k, t in enumerate(turns) if inner < 1 or k % 2 == 0]
+    return [((inner if k % 2 else 1) * math.cos(t), (inner if k % 2 else 1) * math.sin(t)) for k, t in enumerate(turns)
+            if inner < 1 or k % 2 == 0]
 
 
 def draw_shape(shape, # one of `SHAPES`
@@ -99,14 +108,18 @@ def draw_shape(shape, # one of `SHAPES`
     "Draw a shape on noisy paper."
     w, h = side + rng.integers(0, side // 3, 2)
     mask = Image.new("L", (w, h))
-    r, x, y, t = side * rng.uniform(0.25, 0.4), w / 2 + side * rng.uniform(-0.1, 0.1), h / 2 + side * rng.uniform(-0.1, 0.1), rng.uniform(-0.3, 0.3)
-    turned = lambda points, r: [(x + r * (a * math.cos(t) - b * math.sin(t)), y + r * (a * math.sin(t) + b * math.cos(t))) for a, b in points]
+    r, x, y, t = side * rng.uniform(0.25, 0.4), w / 2 + side * rng.uniform(-0.1, 0.1), \
+        h / 2 + side * rng.uniform(-0.1, 0.1), rng.uniform(-0.3, 0.3)
+    turned = lambda points, \
+        r: [(x + r * (a * math.cos(t) - b * math.sin(t)), y + r * (a * math.sin(t) + b * math.cos(t))) for a,
+            b in points]
     pen = ImageDraw.Draw(mask)
     pen.polygon(turned(_outline(shape), r), fill=255)
     if shape == "ring":
         pen.polygon(turned(_outline(shape), r / 2), fill=0)
     ink, paper = (np.array(_hsv(rng.random(), s, v)) for s, v in ((0.8, 0.9), (0.3, 0.4)))
-    pixels = np.where(np.asarray(mask)[..., None] > 0, ink, paper) * rng.uniform(0.8, 1.1) + rng.normal(0, 10, (h, w, 1))
+    pixels = np.where(np.asarray(mask)[..., None] > 0, ink, paper) * rng.uniform(0.8, 1.1) + rng.normal(0, 10,
+        (h, w, 1))
     return Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
 
 # %% ../nbs/kit/08_stand_ins.ipynb #59ccb6af
@@ -142,7 +155,8 @@ wheaten_terrier yorkshire_terrier""".split()  # cats have a capital letter, as i
 
 
 _COATS = [(0.08, 0.75, 0.85), (0.06, 0.60, 0.45), (0.60, 0.25, 0.55), (0.12, 0.30, 0.95),  # hue, saturation, value:
-         (0.05, 0.85, 0.65), (0.60, 0.10, 0.30), (0.10, 0.55, 0.70), (0.00, 0.05, 0.85)]  # ginger, brown, blue, cream, ...
+         # ginger, brown, blue, cream, ...
+         (0.05, 0.85, 0.65), (0.60, 0.10, 0.30), (0.10, 0.55, 0.70), (0.00, 0.05, 0.85)]
 
 
 def draw_pet(breed, # 0 to 36
@@ -166,7 +180,8 @@ def _draw_head(d, breed, rng,
     "Ears, coat, pattern, muzzle, nose, and the face of a cat or a dog."
     cat, number = PETS[breed][0].isupper(), sorted(PETS, key=lambda p: (p[0].islower(), p)).index(PETS[breed])
     hue, saturation, value = _COATS[number % 8]
-    coat, dark, light = _hsv(hue, saturation, value), _hsv(hue, saturation, value * 0.45), _hsv(hue, saturation / 4, 0.95)
+    coat, dark, light = _hsv(hue, saturation, value), _hsv(hue, saturation, value * 0.45), \
+        _hsv(hue, saturation / 4, 0.95)
     muzzle, ear = (0.20 if cat else 0.32) + 0.07 * (number // 24), 0.6 + 0.35 * (number // 8 % 3)
 
     def disc(x, y, rx, ry, fill):
@@ -212,7 +227,8 @@ def draw_pets(out, per_breed=9):
         for i in range(1, per_breed + 1):
             image = draw_pet(breed, np.random.default_rng([breed, i]))
             image.save(out / "images" / f"{name}_{i}.jpg", quality=90)
-            lists["test" if i % 3 == 0 else "trainval"].append(f"{name}_{i} {breed + 1} {1 if name[0].isupper() else 2} 0")
+            lists["test" if i % 3 == 0 else "trainval"].append(f"{name}_{i} {breed + 1} "
+                                                               f"{1 if name[0].isupper() else 2} 0")
     for part, lines in lists.items():
         (out / "annotations" / f"{part}.txt").write_text("\n".join(lines) + "\n")
 
@@ -238,5 +254,6 @@ def draw_hippocampi(out, n_patients=12):
         for folder, volume in zip(("imagesTr", "labelsTr"), _hippocampus(np.random.default_rng(i))):
             write_nifti(volume, out / folder / file)
         listed.append({"image": f"./imagesTr/{file}", "label": f"./labelsTr/{file}"})
-    about = {"name": "Hippocampus", "labels": {"0": "background", "1": "Anterior", "2": "Posterior"}, "numTraining": n_patients, "numTest": 0, "training": listed, "test": []}
+    about = {"name": "Hippocampus", "labels": {"0": "background", "1": "Anterior", "2": "Posterior"},
+             "numTraining": n_patients, "numTest": 0, "training": listed, "test": []}
     (out / "dataset.json").write_text(json.dumps(about, indent=1))

@@ -20,13 +20,14 @@ def wilson_interval(right, # how many of n were right
     from scipy.stats import binomtest
 
     if not 0 <= right <= n or n < 1:
-        raise CourseError(f"{right} of {n} were right: at least one answer, and no more right ones than answers, are expected.")
+        raise CourseError(f"{right} of {n} were right: at least one answer, and no more right ones than answers, are "
+                          f"expected.")
     ci = binomtest(int(right), int(n)).proportion_ci(method="wilson")
     return ci.low, ci.high
 
 # %% ../nbs/kit/18_stats.ipynb #6fc91e85
 def ci_half_width(values,  # a Series, one figure a run
-                  share=0. # validation images by training images where the runs are folds of one set (Nadeau and Bengio, 2003); 0 where they are not
+                  share=0. # validation by training images where the runs are folds of one set (Nadeau and Bengio, 2003)
                  ) -> float: # not a number under three runs
     "Half the width of Student's 95 % interval of the mean."
     from scipy import stats
@@ -44,27 +45,32 @@ def mean_interval(values # a Series, one figure a run
 # %% ../nbs/kit/18_stats.ipynb #8d81cf38
 def compare_runs(runs,      # rows of `ledger`, runs with the same seeds
                  metric="accuracy",
-                 share=0.,      # validation images by training images where the seeds are folds of one set, or {run: that}; 0 where they are not
-                ) -> "pd.DataFrame": # run, metric, std, n, its 95 % interval, the paired difference to the first run and its interval
-    "Runs against the first of them, seed by seed; folds share their training images, and Nadeau and Bengio's (2003) correction makes the intervals wide enough for that."
+                 share=0.,      # validation by training images where the seeds are folds of one set, or {run: that}
+                ) -> "pd.DataFrame": # run, metric, std, n, ±, paired difference to the first run, ± of it
+    """Runs against the first of them, seed by seed; folds share their training images, and Nadeau and Bengio's
+    (2003) correction makes the intervals wide enough for that."""
     import pandas as pd
 
     if not len(runs) or metric not in runs:
-        raise CourseError(f"There are no runs with {metric!r} to compare: train them first, and look at why in the table of `run_grid` if they failed.")
+        raise CourseError(f"There are no runs with {metric!r} to compare: train them first, and look at why in the "
+                          f"table of `run_grid` if they failed.")
     shares = share if isinstance(share, dict) else dict.fromkeys(runs.name, share)
 
-    by_run = {name: r.drop_duplicates("seed", keep="last").set_index("seed")[metric].dropna().sort_index() for name, r in runs.groupby("name", sort=False)}
+    by_run = {name: r.drop_duplicates("seed", keep="last").set_index("seed")[metric].dropna().sort_index() for name,
+              r in runs.groupby("name", sort=False)}
     (one, first), rows = next(iter(by_run.items())), []
     for name, values in by_run.items():
         differs = (values - first).dropna()
-        rows.append({"run": name, metric: values.mean(), "std": values.std(ddof=1), "n": len(values), "±": ci_half_width(values, shares[name]),
-                     "difference": round(differs.mean(), 6), "± of it": 0. if values is first else ci_half_width(differs, max(shares[name], shares[one]))})
+        rows.append({"run": name, metric: values.mean(), "std": values.std(ddof=1), "n": len(values),
+                     "±": ci_half_width(values, shares[name]),
+                     "difference": round(differs.mean(), 6), "± of it": 0. if values is first
+                     else ci_half_width(differs, max(shares[name], shares[one]))})
     return pd.DataFrame(rows)
 
 # %% ../nbs/kit/18_stats.ipynb #71dd4a05
 def mcnemar(right_a, # whether the first network was right, booleans, shape (n,)
             right_b, # whether the second was, on the same images in the same order
-           ) -> tuple[int, int, float]: # images that only the first, and that only the second had right, and the two-sided p
+           ) -> tuple[int, int, float]: # images that only the first, only the second had right; two-sided p
     "McNemar's exact test: were the images that one network alone has right shared out as by tossing a coin?"
     from scipy.stats import binomtest
 
@@ -76,8 +82,9 @@ def mcnemar(right_a, # whether the first network was right, booleans, shape (n,)
 def paired_bootstrap(right_a, right_b, # as of `mcnemar`
                      n=10_000,         # times that the images are drawn anew
                      seed=0,
-                    ) -> tuple[float, float, float]: # accuracy of the first less that of the second, low and high end of its 95 % interval
-    "The difference of two accuracies on the same images, and what it may be on others like them (percentile bootstrap)."
+                    ) -> tuple[float, float, float]: # first less second, low and high end of its 95 % interval
+    """The difference of two accuracies on the same images, and what it may be on others like them (percentile
+    bootstrap)."""
     right_a, right_b = _same_images(right_a, right_b)
     n_images, shares = len(right_a), [(right_a & ~right_b).mean(), (right_b & ~right_a).mean()]
     # an image counts by what the two said of it alone, so that drawing images is drawing these three counts
@@ -90,5 +97,6 @@ def _same_images(*right):
     "The arrays as booleans, where they are of the same images."
     arrays = [np.asarray(r) for r in right]
     if any(a.ndim != 1 or not len(a) or len(a) != len(arrays[0]) or not np.isin(a, (0, 1)).all() for a in arrays):
-        raise CourseError(f"The answers have the shapes {', '.join(str(a.shape) for a in arrays)}: for each of the same images, in the same order, true or false is expected from both networks.")
+        raise CourseError(f"The answers have the shapes {', '.join(str(a.shape) for a in arrays)}: for each of the "
+                          f"same images, in the same order, true or false is expected from both networks.")
     return [a.astype(bool) for a in arrays]

@@ -58,7 +58,8 @@ class LMCrossEntropy(CrossEntropy):
 
 # %% ../nbs/kit/13_task.ipynb #9272f5dc
 class CarryHiddenState(Callback):
-    "Hands the state from batch to batch; it begins empty in each epoch and validation, and in every batch of windows from random places."
+    """Hands the state from batch to batch; it begins empty in each epoch and validation, and in every batch of
+    windows from random places."""
     def before_train(self):
         "Nothing has been read yet."
         self.state = None
@@ -97,7 +98,8 @@ class Task:
 
 CLASSIFICATION = Task("classification", CrossEntropy, (accuracy,), lambda xb, n: (len(xb), n))
 MULTI_LABEL = Task("multi-label", BinaryCrossEntropy, (accuracy_multi,), lambda xb, n: (len(xb), n))
-SEGMENTATION = Task("segmentation", PixelCrossEntropy, (pixel_accuracy, DiceMulti), lambda xb, n: (len(xb), n, *xb.shape[2:]))
+SEGMENTATION = Task("segmentation", PixelCrossEntropy, (pixel_accuracy, DiceMulti), lambda xb,
+                    n: (len(xb), n, *xb.shape[2:]))
 SEQUENCE = Task("sequence", LMCrossEntropy, (accuracy,), lambda xb, n: (*xb.shape, n), callbacks=(CarryHiddenState,))
 
 # %% ../nbs/kit/13_task.ipynb #ae8cf431
@@ -107,7 +109,8 @@ def as_task(task,  # a `Task`, the name of one, or None
     "The task that is meant."
     known = {t.name: t for t in (CLASSIFICATION, MULTI_LABEL, SEGMENTATION, SEQUENCE)}
     if task is None:
-        return SEQUENCE if hasattr(data, "chars") else {2: MULTI_LABEL, 3: SEGMENTATION}.get(data.labels.ndim, CLASSIFICATION)
+        return SEQUENCE if hasattr(data, "chars") else {2: MULTI_LABEL, 3: SEGMENTATION}.get(data.labels.ndim,
+            CLASSIFICATION)
     if not isinstance(task, Task) and task not in known:
         raise CourseError(f"The task is {task!r}: {', '.join(map(repr, known))}, or a Task of your own, is expected.")
     return known.get(task, task) if isinstance(task, str) else task
@@ -123,12 +126,15 @@ def check_outputs(model,
         try:
             out = model.eval()(xb)
         except RuntimeError as e:
-            raise CourseError(f"The model can't take inputs of shape {tuple(xb.shape)} ({str(e).splitlines()[0]}): make it for that size, such as vgg(side={xb.shape[-1]}), "
+            raise CourseError(f"The model can't take inputs of shape {tuple(xb.shape)} ({str(e).splitlines()[0]}): "
+                              f"make it for that size, such as vgg(side={xb.shape[-1]}), "
                               "or read the images at the size that it is made for.") from e
         finally:
             model.train(training)
     shape, expected = tuple((out[0] if isinstance(out, tuple) else out).shape), tuple(task.shape(xb, n_classes))
     if shape != expected:
         wrong = [i for i, (a, b) in enumerate(zip(shape, expected)) if a != b]
-        advice = f"its last layer should have {n_classes} outputs" if len(shape) == len(expected) and wrong == [expected.index(n_classes, 1)] else f"{expected} is expected for {task.name}"
-        raise CourseError(f"The model gives outputs of shape {shape} for {len(xb)} examples and there are {n_classes} classes: {advice}.")
+        advice = f"its last layer should have {n_classes} outputs" if len(shape) == len(expected) \
+            and wrong == [expected.index(n_classes, 1)] else f"{expected} is expected for {task.name}"
+        raise CourseError(f"The model gives outputs of shape {shape} for {len(xb)} examples and there are {n_classes} "
+                          f"classes: {advice}.")

@@ -16,7 +16,15 @@ import numpy as np
 import torch
 from torch import nn
 
-from .corpora import Text, dickinson, python_source, read_text, shakespeare, split_text, text_file  # noqa: F401 - for _all_
+from coursekit.corpora import (  # noqa: F401 - for _all_
+    Text,
+    dickinson,
+    python_source,
+    read_text,
+    shakespeare,
+    split_text,
+    text_file,
+)
 from .evaluate import char_losses, evaluate_text, windows
 from .files import CourseError
 from .learner import text_learner
@@ -27,7 +35,8 @@ from .task import CarryHiddenState, LMCrossEntropy  # noqa: F401 - for _all_
 if TYPE_CHECKING:
     import matplotlib.pyplot as plt
 
-_all_ = ["Text", "dickinson", "python_source", "read_text", "shakespeare", "split_text", "text_file", "char_losses", "evaluate_text", "windows", "text_learner",
+_all_ = ["Text", "dickinson", "python_source", "read_text", "shakespeare", "split_text", "text_file", "char_losses",
+         "evaluate_text", "windows", "text_learner",
          "LMLoader", "samples_side_by_side", "CarryHiddenState", "LMCrossEntropy"]
 
 # %% ../nbs/05_text.ipynb #e01c536a
@@ -45,9 +54,11 @@ class CharModel(nn.Module):
         if kind not in ("RNN", "GRU", "LSTM"):
             raise CourseError(f"The kind is {kind!r}: choose 'RNN', 'GRU' or 'LSTM'.")
         if min(n_hidden, n_layers) < 1 or not 0 <= dropout < 1:
-            raise CourseError(f"There are {n_layers} layers of {n_hidden} units with dropout {dropout}: at least one of each is expected, and a dropout from 0 to below 1.")
+            raise CourseError(f"There are {n_layers} layers of {n_hidden} units with dropout {dropout}: at least one "
+                              f"of each is expected, and a dropout from 0 to below 1.")
         self.embed = nn.Embedding(n_chars, n_embed, padding_idx=0)  # the unknown mark says nothing
-        self.layers = nn.ModuleList(getattr(nn, kind)(n_embed if i == 0 else n_hidden, n_hidden, batch_first=True) for i in range(n_layers))
+        self.layers = nn.ModuleList(getattr(nn, kind)(n_embed if i == 0 else n_hidden, n_hidden, batch_first=True)
+                                    for i in range(n_layers))
         self.norms = nn.ModuleList(nn.LayerNorm(n_hidden) if norm else nn.Identity() for _ in range(n_layers))
         self.drop, self.out = nn.Dropout(dropout), nn.Linear(n_hidden, n_chars)
 
@@ -95,7 +106,8 @@ def stream(model, text,
           ) -> Iterator[str]: # strings of n_samples characters, the next one of each sample, without end
     "Write, character by character."
     if not temperature > 0:
-        raise CourseError(f"The temperature is {temperature}: a number above 0 is expected; keep=top_k writes the likeliest character each time.")
+        raise CourseError(f"The temperature is {temperature}: a number above 0 is expected; keep=top_k writes the "
+                          f"likeliest character each time.")
     ids = text.encode(prompt or "\n")
     if strange := sorted({c for c, i in zip(prompt or "\n", ids) if i == 0}):
         print(f"{', '.join(map(repr, strange))} of the prompt is not in {text.title} and is read as the unknown mark.")
@@ -116,7 +128,8 @@ def generate(model, text, prompt="\n",
              temperature=1., keep=None, n_samples=1, seed=0,
             ) -> list[str]: # n_samples of them, without the prompt
     "Write `n` characters; the arguments are those of `stream`."
-    return ["".join(sample) for sample in zip(*islice(stream(model, text, prompt, temperature, keep, n_samples, seed), n))]
+    return ["".join(sample) for sample in zip(*islice(stream(model, text, prompt, temperature, keep, n_samples, seed),
+                                                      n))]
 
 # %% ../nbs/05_text.ipynb #75c99b84
 def tokenize_words(string) -> list[str]:
@@ -130,19 +143,22 @@ def word_lists(text) -> dict: # {"own words": a set, and "English" where pyspell
     try:
         from spellchecker import SpellChecker
     except ImportError:
-        print("There is no list of English words here (pip install pyspellchecker): spelling is judged by the words of the training part alone.")
+        print("There is no list of English words here (pip install pyspellchecker): spelling is judged by the words of "
+              "the training part alone.")
         return lists
     return lists | {"English": set(SpellChecker(language="en").word_frequency.words())}
 
 
 def in_vocab_rate(samples, known) -> float: # a share, nan without a word
-    "The share of all words in `samples` that are in the set `known`; the last word of a sample may be cut off and does not count."
+    """The share of all words in `samples` that are in the set `known`; the last word of a sample may be cut off and
+    does not count."""
     words = [w for s in samples for w in tokenize_words(s)[:-1]]
     return sum(w in known for w in words) / len(words) if words else float("nan")
 
 
 def repetition(samples, n=3) -> float: # a share, nan where no sample has n words
-    "The share of phrases of `n` words that came before, in the same sample or an earlier one; it grows with the amount of text."
+    """The share of phrases of `n` words that came before, in the same sample or an earlier one; it grows with the
+    amount of text."""
     phrases = [phrase for s in samples for phrase in zip(*(tokenize_words(s)[i:] for i in range(n)))]
     return 1 - len(set(phrases)) / len(phrases) if phrases else float("nan")
 
@@ -164,8 +180,10 @@ def text_metrics(samples, # strings of the same length
             lists,   # as from `word_lists`
            ) -> dict: # a share of words spelt right for each list, repetition, copied, nats
     "The measures of generated text, all of them with real text beside it to compare."
-    return {**{f"spelt right ({name})": in_vocab_rate(samples, known) for name, known in lists.items()}, "repetition": repetition(samples),
-            "copied": copy_rate(samples, text.decode(text.train)), "nats": float(char_losses(model, np.stack([text.encode(s) for s in samples])).mean())}
+    return {**{f"spelt right ({name})": in_vocab_rate(samples, known) for name, known in lists.items()},
+            "repetition": repetition(samples),
+            "copied": copy_rate(samples, text.decode(text.train)),
+            "nats": float(char_losses(model, np.stack([text.encode(s) for s in samples])).mean())}
 
 # %% ../nbs/05_text.ipynb #400bac1e
 def probability_strip(model, text, string, per_row=60) -> "plt.Figure":
@@ -179,9 +197,11 @@ def probability_strip(model, text, string, per_row=60) -> "plt.Figure":
     fig, ax = plt.subplots(figsize=(10, 0.27 * n_rows + 0.9), layout="constrained")
     image = ax.imshow(cells, cmap="Blues", vmin=0, vmax=1, aspect="auto")
     for i, (c, p) in enumerate(zip(shown, probs)):
-        ax.text(i % per_row, i // per_row, {"\n": "↵"}.get(c, c), ha="center", va="center", fontsize=8, family="monospace", color="white" if p > 0.6 else "black", parse_math=False)
+        ax.text(i % per_row, i // per_row, {"\n": "↵"}.get(c, c), ha="center", va="center", fontsize=8,
+                family="monospace", color="white" if p > 0.6 else "black", parse_math=False)
     ax.axis("off")
     fig.colorbar(image, label="probability", aspect=8)
-    ax.set_title(f"{text.title}: how probable the network thought each character", fontsize=10, parse_math=False)  # a name may hold a $
+    # a name may hold a $
+    ax.set_title(f"{text.title}: how probable the network thought each character", fontsize=10, parse_math=False)
     plt.close(fig)
     return fig

@@ -37,7 +37,8 @@ def resolution_game(splits,                      # two to ten classes
         if done := len(box.answers) == len(turns):
             picture.layout.display = "none"
             score = resolution_score(box.answers)
-            line.value = f"<p>{verdict}{score.right.sum()} of {len(turns)} right</p>" + _widget_table(score.assign(accuracy=score.accuracy.map("{:.0%}".format)))
+            line.value = f"<p>{verdict}{score.right.sum()} of {len(turns)} right</p>" \
+                + _widget_table(score.assign(accuracy=score.accuracy.map("{:.0%}".format)))
         else:
             size, i = turns[len(box.answers)]
             picture.value = _png(center_crop_resize([splits.images[i]], size)[0])
@@ -74,11 +75,13 @@ def resolution_score(answers # [(size, label, answer)]
 def _turns(splits, sizes, n_each, rng) -> list: # [(size, index)] in random order
     "Test images for each size, each class about as often."
     if len(splits.classes) > 10 or n_each < 1 or len(splits.test) < len(sizes):
-        raise CourseError(f"There are {len(splits.classes)} classes, {len(splits.test)} test images and n_each = {n_each}: at most 10 classes, "
+        raise CourseError(f"There are {len(splits.classes)} classes, {len(splits.test)} test images and n_each = "
+                          f"{n_each}: at most 10 classes, "
                           f"an image for each of {len(sizes)} sizes, and 1 or more of each are expected.")
     n_each = min(n_each, len(splits.test) // len(sizes))
     idx = rng.permutation(splits.test)
-    nth = np.array([(splits.labels[idx[:k]] == splits.labels[i]).sum() for k, i in enumerate(idx)])  # the nth of its class
+    # the nth of its class
+    nth = np.array([(splits.labels[idx[:k]] == splits.labels[i]).sum() for k, i in enumerate(idx)])
     idx = idx[np.argsort(nth, kind="stable")][:n_each * len(sizes)]
     return [(sizes[k % len(sizes)], idx[k]) for k in rng.permutation(len(idx))]
 
@@ -97,8 +100,10 @@ def _png(image, side=256):
 
 def _widget_table(df) -> str: # HTML; what is in the cells is HTML already
     "A table in a widget, which the notebook's page leaves without a style."
-    cells = "border: 0; border-bottom: 1px solid #8884; padding: .3em 1.2em .3em 0; text-align: left; vertical-align: top; line-height: 1.4"
-    rules = [{"selector": "", "props": "border: 0; border-collapse: collapse"}, {"selector": "th, td", "props": cells}, {"selector": "a", "props": "text-decoration: underline"}]
+    cells = ("border: 0; border-bottom: 1px solid #8884; padding: .3em 1.2em .3em 0; text-align: left; vertical-align: "
+             "top; line-height: 1.4")
+    rules = [{"selector": "", "props": "border: 0; border-collapse: collapse"}, {"selector": "th, td", "props": cells},
+             {"selector": "a", "props": "text-decoration: underline"}]
     return df.style.hide(axis="index").set_table_styles(rules).to_html()
 
 # %% ../nbs/kit/26_widgets.ipynb #c9527ae5
@@ -110,7 +115,8 @@ def dataset_picker(table # the catalogue, or a part of it
     import ipywidgets as widgets
 
     task = widgets.Dropdown(options=["any", *tasks(table)], description="task")
-    size = widgets.SelectionSlider(options=[("0.1 GB", 0.1), ("1 GB", 1), ("10 GB", 10), ("100 GB", 100), ("any size", float("inf"))],
+    size = widgets.SelectionSlider(options=[("0.1 GB", 0.1), ("1 GB", 1), ("10 GB", 10), ("100 GB", 100),
+                                            ("any size", float("inf"))],
                                    value=float("inf"), description="at most")
     use = widgets.Dropdown(options=["any", "yes", "no", "unclear"], description="commercial")
     out = widgets.HTML()
@@ -121,7 +127,8 @@ def dataset_picker(table # the catalogue, or a part of it
         keep = fits.size_gb.fillna(float("inf")) <= size.value
         keep &= (fits.commercial == use.value) | (use.value == "any")
         rows = fits[keep].reset_index()
-        name = [f"<a href='{html.escape(h)}' target='_blank'>{html.escape(n)}</a>" for n, h in zip(rows.name, rows.home)]
+        name = [f"<a href='{html.escape(h)}' target='_blank'>{html.escape(n)}</a>" for n,
+                h in zip(rows.name, rows.home)]
         text = rows[["licence", "load", "pitfalls"]].map(html.escape)
         shown = text.assign(name=name, size=rows.size_gb.map(_size))[["name", "size", "licence", "load", "pitfalls"]]
         out.value = f"<p>{len(rows)} of {len(table)}</p>" + _widget_table(shown)

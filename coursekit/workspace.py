@@ -46,7 +46,7 @@ _all_ = ["CourseError", "cpu_name", "gpu_name", "has_amx", "in_colab", "n_cores"
 
 # %% ../nbs/kit/02_workspace.ipynb #c1ea1d2f
 def seed_everything(seed=42,             # any integer from 0 to 2**32 - 1
-                    deterministic=None,  # True or False: ask torch for deterministic algorithms (slower on a GPU), or no more
+                    deterministic=None,  # True: deterministic algorithms only (slower on a GPU); False: no more
                    ):
     "Seed Python, NumPy and torch."
     import numpy as np
@@ -76,7 +76,8 @@ def _folders(data=None):
     try:
         return _places(data)
     except RuntimeError as e:  # from pathlib and platformdirs
-        raise CourseError("This user has no home folder: set HOME, or COURSEKIT_RUNS and COURSEKIT_CACHE, to folders that can be "
+        raise CourseError("This user has no home folder: set HOME, or COURSEKIT_RUNS and COURSEKIT_CACHE, to folders "
+                          "that can be "
                           "written in.") from e
 
 
@@ -93,7 +94,8 @@ def _places(data):
 
 
 def _own_part(cache):
-    "Where this user writes in a cache folder: in it, or, where it is another user's, in a folder of this user's own there."
+    """Where this user writes in a cache folder: in it, or, where it is another user's, in a folder of this user's
+    own there."""
     try:
         owner = os.stat(cache).st_uid
     except OSError:  # not there yet, or `_ready` says what is wrong with it
@@ -219,9 +221,11 @@ def show_table(df,       # a pandas DataFrame; an index with a name becomes a co
     df, title = df.map(lambda v: readable(v) if isinstance(v, str) else v), readable(title)
     table = {"title": title, **json.loads(df.to_json(orient="split", index=False, double_precision=15))}
     number = lambda v: f"{v:.4g}" if isinstance(v, float) else v
-    style = df.style.set_caption(html.escape(title)).hide(axis="index").format(number, escape="html", na_rep="").set_uuid(
+    style = df.style.set_caption(html.escape(title)).hide(axis="index").format(number, escape="html",
+        na_rep="").set_uuid(
         hashlib.md5(title.encode()).hexdigest()[:8])  # the same table has the same HTML tomorrow
-    display({"text/html": style.to_html(), "text/plain": f"{title}\n{df.to_string(index=False)}", TABLE: table}, raw=True)
+    display({"text/html": style.to_html(), "text/plain": f"{title}\n{df.to_string(index=False)}", TABLE: table},
+            raw=True)
 
 # %% ../nbs/kit/02_workspace.ipynb #2efcb44c
 _HOSTS = {  # where the course's datasets and weights are fetched from
@@ -302,10 +306,12 @@ def doctor():
                  else "not mounted" + (": setup(drive=True) mounts it" if in_colab() else ""),
         "data folder": short_path(data),
         "runs folder": short_path(runs),
-        **{name: short_path(find_folder(dataset_names(name), data, local) or "not here; scale tiny runs on a stand-in") for name in sources()},
+        **{name: short_path(find_folder(dataset_names(name), data, local) or "not here; scale tiny runs on a stand-in")
+           for name in sources()},
         **_reach(_HOSTS),
         "scale tiny": "runs here, offline, in seconds",
-        "scale quick": "runs here, where the data is" + ("" if gpu or amx else "; on fewer examples, as there is no GPU or AMX"),
+        "scale quick": "runs here, where the data is" + ("" if gpu or amx else "; on fewer examples, as there is no "
+                                                                               "GPU or AMX"),
         "scale full": "runs here" if gpu else "needs a GPU",
     }
     return pd.DataFrame(rows.items(), columns=["what", "found"]).set_index("what")

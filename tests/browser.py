@@ -1,4 +1,5 @@
-"Lessons and report as a person sees them: JupyterLab and Chromium, driven by Playwright. `make browser` runs it; plain pytest does not."
+"""Lessons and report as a person sees them: JupyterLab and Chromium, driven by Playwright. `make browser` runs it;
+plain pytest does not."""
 import json
 import os
 import secrets
@@ -21,8 +22,11 @@ from coursekit.fetch import catalogue
 from coursekit.notebook import read_notebook
 
 PICTURES = ROOT / "build" / "browser"
-QUIET = ["--disable-gpu", "--disable-quic", "--disable-sync", "--disable-background-networking", "--disable-component-update", "--no-first-run"]  # Playwright itself adds --headless, and --no-sandbox
-SETTINGS = {"apputils-extension/notification": {"fetchNews": "false", "checkForUpdates": False, "doNotDisturbMode": True},
+# Playwright itself adds --headless, and --no-sandbox
+QUIET = ["--disable-gpu", "--disable-quic", "--disable-sync", "--disable-background-networking",
+         "--disable-component-update", "--no-first-run"]
+SETTINGS = {"apputils-extension/notification": {"fetchNews": "false", "checkForUpdates": False,
+                                                "doNotDisturbMode": True},
             "notebook-extension/tracker": {"windowingMode": "none"}}  # every cell is in the page, seen or not
 
 
@@ -30,7 +34,8 @@ SETTINGS = {"apputils-extension/notification": {"fetchNews": "false", "checkForU
 
 def end(process):
     "End a process and all that came from it; what does not go in ten seconds is killed."
-    family = [*psutil.Process(process.pid).children(recursive=True), psutil.Process(process.pid)]  # the kernels shut down with their server
+    # the kernels shut down with their server
+    family = [*psutil.Process(process.pid).children(recursive=True), psutil.Process(process.pid)]
     process.terminate()
     for p in psutil.wait_procs(family, timeout=10)[1]:
         p.kill()
@@ -40,9 +45,11 @@ def end(process):
 
 def private(home):
     "An environment in which programs read and write below `home` alone, and find no network."
-    keep = {k: v for k, v in os.environ.items() if not k.startswith(("COURSEKIT_", "JUPYTER", "IPYTHON", "XDG_", "MPL"))}
+    keep = {k: v for k, v in os.environ.items()
+            if not k.startswith(("COURSEKIT_", "JUPYTER", "IPYTHON", "XDG_", "MPL"))}
     nowhere = dict.fromkeys(["http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"], "http://127.0.0.1:9")
-    return {**keep, **nowhere, "no_proxy": "127.0.0.1", "NO_PROXY": "127.0.0.1", "HOME": str(home), "JUPYTERLAB_SETTINGS_DIR": str(home / "settings"),
+    return {**keep, **nowhere, "no_proxy": "127.0.0.1", "NO_PROXY": "127.0.0.1", "HOME": str(home),
+            "JUPYTERLAB_SETTINGS_DIR": str(home / "settings"),
             "COURSEKIT_RUNS": str(home / "runs"), "COURSEKIT_CACHE": str(home / "cache")}
 
 
@@ -82,12 +89,15 @@ def polite_kill():
 @pytest.fixture(scope="session")
 def lab(tmp_path_factory):
     "JupyterLab in a folder of its own: the folder, and a function from a notebook's name to its address."
-    home, folder, port, token = tmp_path_factory.mktemp("home"), tmp_path_factory.mktemp("course"), free_port(), secrets.token_hex()
+    home, folder, port, token = tmp_path_factory.mktemp("home"), tmp_path_factory.mktemp("course"), free_port(), \
+        secrets.token_hex()
     log = home / "log.txt"
     write_settings(home / "settings")
     with log.open("w") as out:
-        server = subprocess.Popen([Path(sys.executable).with_name("jupyter"), "lab", "--no-browser", "--ip=127.0.0.1", f"--port={port}", "--allow-root",
-                                   "--ServerApp.port_retries=0", f"--IdentityProvider.token={token}", f"--ServerApp.root_dir={folder}",
+        server = subprocess.Popen([Path(sys.executable).with_name("jupyter"), "lab", "--no-browser", "--ip=127.0.0.1",
+                                   f"--port={port}", "--allow-root",
+                                   "--ServerApp.port_retries=0", f"--IdentityProvider.token={token}",
+                                   f"--ServerApp.root_dir={folder}",
                                    "--expose-app-in-browser"], stdout=out, stderr=out, cwd=folder, env=private(home))
     try:
         wait_for(port, server, log)
@@ -99,13 +109,16 @@ def lab(tmp_path_factory):
 @pytest.fixture(scope="session")
 def chromium(tmp_path_factory):
     "The system's own Chromium: CHROMIUM, or what is on the path."
-    names = [os.environ["CHROMIUM"]] if os.environ.get("CHROMIUM") else ["chromium", "chromium-browser", "google-chrome"]
+    names = [os.environ["CHROMIUM"]] if os.environ.get("CHROMIUM") else ["chromium", "chromium-browser",
+                                                                         "google-chrome"]
     path = next(filter(None, map(shutil.which, names)), None)
     if not path:
-        pytest.exit(f"There is no {' or '.join(names)} here: apt install chromium, or name the program of a Chromium or Chrome in CHROMIUM.", 1)
+        pytest.exit(f"There is no {' or '.join(names)} here: apt install chromium, or name the program of a Chromium "
+                    f"or Chrome in CHROMIUM.", 1)
     PICTURES.mkdir(parents=True, exist_ok=True)
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, args=QUIET, env=private(tmp_path_factory.mktemp("browser")))
+        browser = playwright.chromium.launch(executable_path=path, args=QUIET,
+                                             env=private(tmp_path_factory.mktemp("browser")))
         yield browser
         browser.close()
 
@@ -121,10 +134,13 @@ def new_page(chromium):
 
 CELLS = "jupyterapp.shell.currentWidget.content.widgets.map(c => c.model).filter(m => m.type === 'code')"
 ENDED = f"""() => {{ const cells = {CELLS};
-    return cells.every(m => m.executionCount) || cells.some(m => [...Array(m.outputs.length).keys()].some(i => m.outputs.get(i).type === 'error')); }}"""
+    return cells.every(m => m.executionCount)
+        || cells.some(m => [...Array(m.outputs.length).keys()].some(i => m.outputs.get(i).type === 'error')); }}"""
 ASK = """async code => { const kernel = jupyterapp.shell.currentWidget.sessionContext.session.kernel;
-    const late = new Promise((_, fail) => setTimeout(() => fail(Error('the kernel did not answer in 30 seconds')), 30000));
-    const reply = await Promise.race([kernel.requestExecute({code: '', silent: true, user_expressions: {it: code}}).done, late]);
+    const late = new Promise((_, fail) => setTimeout(
+        () => fail(Error('the kernel did not answer in 30 seconds')), 30000));
+    const request = {code: '', silent: true, user_expressions: {it: code}};
+    const reply = await Promise.race([kernel.requestExecute(request).done, late]);
     return reply.content.user_expressions.it.data['text/plain']; }"""
 
 
@@ -273,25 +289,29 @@ def test_the_sampler_answers_the_temperature(text):
     temperature.press("Home")
     cold = written(text, sampler)
     picture(sampler, "sampler-cold")
-    assert len({usual, wild, cold}) == 3 and len(set(cold)) < len(set(usual)) < len(set(wild))  # how many characters it dares
+    # how many characters it dares
+    assert len({usual, wild, cold}) == 3 and len(set(cold)) < len(set(usual)) < len(set(wild))
     temperature.press("End")
     assert written(text, sampler) == wild, "the same seed and temperature write the same"
     temperature.press("Home")
     p.press("Home")
     likeliest = written(text, sampler)
     sampler.get_by_label("seed").fill("7")
-    assert written(text, sampler) == likeliest, "the coldest and narrowest takes the likeliest each time, whatever the seed"
+    assert written(text, sampler) == likeliest, ("the coldest and narrowest takes the likeliest each time, whatever "
+                                                 "the seed")
 
 
 # The report
 
-SCRIPTS = """<script>window.hacked = 1; document.title = 'hacked'; alert('hacked')</script><img src='data:,' onerror='window.hacked = 2'>
+SCRIPTS = """<script>window.hacked = 1; document.title = 'hacked'; alert('hacked')</script>
+<img src='data:,' onerror='window.hacked = 2'>
 <img src='http://127.0.0.1:{port}/spy.png'><p>a table of mine</p>"""
 
 
 def notebook(path, *sources):
     "A notebook with a parameters cell and the given code cells."
-    cells = [nbformat.v4.new_code_cell('scale = "quick"', metadata={"tags": ["parameters"]}), *map(nbformat.v4.new_code_cell, sources)]
+    cells = [nbformat.v4.new_code_cell('scale = "quick"', metadata={"tags": ["parameters"]}),
+             *map(nbformat.v4.new_code_cell, sources)]
     nbformat.write(nbformat.v4.new_notebook(cells=cells), path)
     return path
 
@@ -308,10 +328,14 @@ def spy():
 def report(tmp_path_factory, spy):
     "The report of a good notebook, one that prints HTML with scripts, and one that fails."
     folder, html = tmp_path_factory.mktemp("report"), SCRIPTS.format(port=spy.getsockname()[1])
-    good = notebook(folder / "a_good.ipynb", "import matplotlib.pyplot as plt\nplt.figure(figsize=(12, 9))\nplt.plot([1, 3, 2])\nplt.show()")
+    good = notebook(folder / "a_good.ipynb", "import matplotlib.pyplot as plt\nplt.figure(figsize=(12, "
+                                             "9))\nplt.plot([1, 3, 2])\nplt.show()")
     hostile = notebook(folder / "b_hostile.ipynb", f"from IPython.display import HTML\nprint({html!r})\nHTML({html!r})",
-                       f"import pandas as pd\nfrom coursekit.workspace import show_table\nshow_table(pd.DataFrame({{'x': [{html!r}]}}), {html!r})")
-    bad = notebook(folder / "c_bad.ipynb", "width = 3", f"from IPython.display import HTML, display\ndisplay(HTML({html!r}))\nwidth = width - 3\nratio = 12 / width  # the line\nprint(ratio)")
+                       f"import pandas as pd\nfrom coursekit.workspace import "
+                       f"show_table\nshow_table(pd.DataFrame({{'x': [{html!r}]}}), {html!r})")
+    bad = notebook(folder / "c_bad.ipynb", "width = 3", f"from IPython.display import HTML, "
+                                                        f"display\ndisplay(HTML({html!r}))\nwidth = width - 3\nratio = "
+                                                        f"12 / width  # the line\nprint(ratio)")
     done = command("run", good, hostile, bad, "--jobs", 1, "--out", folder / "out")
     assert done.returncode == 1, done.stdout + done.stderr
     return folder / "out" / "index.html"
@@ -321,8 +345,10 @@ def report(tmp_path_factory, spy):
 def opened_report(chromium, report):
     "The report in a page, and two lists: what went wrong there, and what was loaded."
     page, wrong, loaded = new_page(chromium), [], []
-    blocked = "Blocked script execution", "Content Security Policy"  # a script that is kept from running is as it should be
-    page.on("console", lambda m: wrong.append(m.text) if m.type in ("error", "warning") and not any(b in m.text for b in blocked) else None)
+    # a script that is kept from running is as it should be
+    blocked = "Blocked script execution", "Content Security Policy"
+    page.on("console", lambda m: wrong.append(m.text) if m.type in ("error", "warning")
+            and not any(b in m.text for b in blocked) else None)
     page.on("pageerror", lambda e: wrong.append(str(e)))
     page.on("dialog", lambda d: (wrong.append(d.message), d.dismiss()))
     page.on("requestfinished", lambda r: loaded.append(r.url))
@@ -335,7 +361,8 @@ def test_the_report_runs_no_script_and_calls_nobody(opened_report, spy):
     page, wrong, loaded = opened_report
     page.evaluate("document.querySelectorAll('details').forEach(d => d.open = true)")
     page.wait_for_timeout(500)
-    assert wrong == [] and "hacked" not in page.title() and len(page.frames) == 2  # the page, and what the failing cell showed
+    # the page, and what the failing cell showed
+    assert wrong == [] and "hacked" not in page.title() and len(page.frames) == 2
     assert all(frame.evaluate("window.hacked === undefined") for frame in page.frames)
     assert loaded and all(url.startswith(("file://", "data:", "about:")) for url in loaded)
     with pytest.raises(TimeoutError):

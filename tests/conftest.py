@@ -62,7 +62,8 @@ def pre():
     for m in model.modules():
         if isinstance(m, torch.nn.BatchNorm2d):
             m.running_mean.normal_(), m.running_var.uniform_(0.5, 2)
-    return Pretrained("resnet18", model.eval(), [0.485, 0.456, 0.406], [0.229, 0.224, 0.225], 224, list("abcde"), float("nan"))
+    return Pretrained("resnet18", model.eval(), [0.485, 0.456, 0.406], [0.229, 0.224, 0.225], 224, list("abcde"),
+                      float("nan"))
 
 
 def bright(n=60, side=32, n_classes=3):
@@ -73,7 +74,8 @@ def bright(n=60, side=32, n_classes=3):
     labels = np.arange(n) % n_classes
     images = (rng.integers(0, 60, (n, side, side, 3)) + 60 * labels[:, None, None, None]).astype(np.uint8)
     k = np.arange(n)
-    return Splits("made", images, labels, list("xyz")[:n_classes], [f"{i}.png" for i in k], k[:n // 2], k[n // 2:3 * n // 4], k[3 * n // 4:], f"made-{n}-{side}")
+    return Splits("made", images, labels, list("xyz")[:n_classes], [f"{i}.png" for i in k], k[:n // 2],
+                  k[n // 2:3 * n // 4], k[3 * n // 4:], f"made-{n}-{side}")
 
 
 def made(n=240, n_classes=3):
@@ -84,7 +86,8 @@ def made(n=240, n_classes=3):
     labels = rng.integers(0, n_classes, n)
     images = (rng.integers(0, 120, (n, 16, 16, 3)) + 40 * labels[:, None, None, None]).astype(np.uint8)
     k = np.arange(n)
-    return Splits("made", images, labels, list("abcdef")[:n_classes], [f"{i}.png" for i in k], k[:n // 2], k[n // 2:3 * n // 4], k[3 * n // 4:], "made")
+    return Splits("made", images, labels, list("abcdef")[:n_classes], [f"{i}.png" for i in k], k[:n // 2],
+                  k[n // 2:3 * n // 4], k[3 * n // 4:], "made")
 
 
 def net(n_classes=3):
@@ -93,7 +96,8 @@ def net(n_classes=3):
     from torch import nn
 
     torch.manual_seed(0)
-    return nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU(), nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Dropout(0.3), nn.Linear(32, n_classes))
+    return nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU(), nn.AdaptiveAvgPool2d(2),
+                         nn.Flatten(), nn.Dropout(0.3), nn.Linear(32, n_classes))
 
 
 def quiet(learn, *args, **kwargs):
@@ -121,7 +125,8 @@ def make(tmp_path):
 
 def command(*args, env=None, **kwargs):
     "Run coursekit's own command line in a process."
-    return subprocess.run([Path(sys.executable).with_name("coursekit"), *map(str, args)], capture_output=True, text=True,
+    return subprocess.run([Path(sys.executable).with_name("coursekit"), *map(str, args)], capture_output=True,
+                          text=True,
                           env={**os.environ, "COLUMNS": "200", **(env or {})}, timeout=180, **kwargs)
 
 
@@ -139,7 +144,8 @@ def report_of(*records):
 def runs_of(values, name="a"):
     "Runs with these final accuracies, a seed each, as the ledger would have them."
     epochs = lambda v: [{"accuracy": v - 0.1, "train_accuracy": 0.5}, {"accuracy": v, "train_accuracy": 0.9}]
-    return pd.DataFrame([{"name": name, "seed": k, "accuracy": v, "train_accuracy": 0.9, "epochs": epochs(v)} for k, v in enumerate(values)])
+    return pd.DataFrame([{"name": name, "seed": k, "accuracy": v, "train_accuracy": 0.9, "epochs": epochs(v)} for k,
+                         v in enumerate(values)])
 
 
 def folder_of(root, **counts):
@@ -148,7 +154,8 @@ def folder_of(root, **counts):
         folder = root / names.replace("__", "/").replace("_0_", "-")
         folder.mkdir(parents=True, exist_ok=True)
         for i in range(count):
-            Image.fromarray(np.random.default_rng([n, i]).integers(0, 256, (8, 8, 3), np.uint8)).save(folder / f"{i}.png")
+            Image.fromarray(np.random.default_rng([n, i]).integers(0, 256, (8, 8, 3), np.uint8)).save(folder
+                / f"{i}.png")
     return root
 
 
@@ -167,7 +174,8 @@ def users(tmp_path):
             home = Path(room) / str(user)
             home.mkdir(exist_ok=True)
             os.chown(home, user, user)
-            done = subprocess.run([sys.executable, "-c", code, str(user), umask, root, cache, home], capture_output=True, text=True, timeout=120)
+            done = subprocess.run([sys.executable, "-c", code, str(user), umask, root, cache, home],
+                                  capture_output=True, text=True, timeout=120)
             assert done.returncode == 0, done.stderr
             return done.stdout
         yield as_user, cache

@@ -70,9 +70,11 @@ def test_parameters_by_hand():
     assert count() == convolutions + 262_272 + 1290 == 550_570
     assert count(head="average") == convolutions + 1290
     assert count(pool="strided") == 550_570 + 9248 + 36_928 + 147_584
-    assert count(norm="batch") == count(norm="layer") == count(norm="group") == 550_570 + 2 * (32 + 32 + 64 + 64 + 128 + 128 + 128)
+    assert count(norm="batch") == count(norm="layer") == count(norm="group") == 550_570 + 2 * (32 + 32 + 64 + 64 + 128
+        + 128 + 128)
     assert count(norm="instance") == 550_570 + 2 * (32 + 32 + 64 + 64 + 128 + 128), "not after the hidden layer"
-    assert count(skip="identity", order=FIRST) == 550_570 and count(skip="projection", order=FIRST) == 550_570 + 64 * 33 + 128 * 65
+    assert count(skip="identity", order=FIRST) == 550_570 and count(skip="projection",
+                                                                    order=FIRST) == 550_570 + 64 * 33 + 128 * 65
     assert count(widths=(32, 64, 128, 256)) == convolutions + 295_168 + 590_080 + 4 * 256 * 128 + 128 + 1290
 
 
@@ -80,7 +82,8 @@ def test_flops_by_hand():
     convolutions = 32 * 32 * 32 * 27 + 32 * 32 * 32 * 288 + 16 * 16 * 64 * (288 + 576) + 8 * 8 * 128 * (576 + 1152)
     assert count_params_flops(network()) == (550_570, 2 * (convolutions + 2048 * 128 + 1280))
     assert count_params_flops(network(head="average"))[1] == 2 * (convolutions + 1280)
-    assert count_params_flops(network(pool="strided"))[1] == 2 * (convolutions + 16 * 16 * 32 * 288 + 8 * 8 * 64 * 576 + 4 * 4 * 128 * 1152 + 2048 * 128 + 1280)
+    assert count_params_flops(network(pool="strided"))[1] == 2 * (convolutions + 16 * 16 * 32 * 288 + 8 * 8 * 64 * 576
+                                                                  + 4 * 4 * 128 * 1152 + 2048 * 128 + 1280)
 
 
 @pytest.mark.parametrize("norm", [None, "batch", "layer", "instance", "group"])
@@ -88,24 +91,32 @@ def test_flops_by_hand():
 @pytest.mark.parametrize("pool, head", [("max", "dense"), ("strided", "average")])
 def test_shapes_and_a_gradient_to_every_parameter(norm, skip, pool, head):
     torch.manual_seed(0)
-    model = network(5, (8, 16, 16, 24), 16, dropout=[0.1, 0.2, 0.2, 0.3, 0.5], norm=norm, order=FIRST, pool=pool, head=head, skip=skip)
+    model = network(5, (8, 16, 16, 24), 16, dropout=[0.1, 0.2, 0.2, 0.3, 0.5], norm=norm, order=FIRST, pool=pool,
+                    head=head, skip=skip)
     x = torch.randn(4, 3, 32, 32)
     assert model(x).shape == (4, 5) and (model(x) == 0).all(), "the last layer starts at zero"
     nn.init.normal_(model[-1].weight)
     model.eval()  # dropout off, or a gradient may be zero by chance
     model(x).logsumexp(1).sum().backward()
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in model.parameters() if p.ndim > 1)
-    assert [type(m).__name__ for m in model.modules()].count("Residual") == (3 if skip else 0), "all blocks but the first"
+    assert [type(m).__name__ for m in model.modules()].count("Residual") == (3 if skip else 0), \
+        "all blocks but the first"
 
 
 def test_the_order_is_what_is_asked():
     strong = dict(dropout=[0.2, 0.3, 0.4, 0.5], norm="batch")
     conv = ["Conv2d", "ReLU", "BatchNorm2d"]
-    assert kinds(network(**strong)) == 3 * (conv + conv + ["MaxPool2d", "Dropout"]) + ["Flatten", "Linear", "ReLU", "BatchNorm1d", "Dropout", "Linear"]
-    assert kinds(network(order="act drop norm pool", **strong)) == 3 * (conv + ["Conv2d", "ReLU", "Dropout", "BatchNorm2d", "MaxPool2d"]) + ["Flatten", "Linear", "ReLU", "Dropout", "BatchNorm1d", "Linear"]
-    assert kinds(network(order="norm act drop pool", **strong))[:8] == ["Conv2d", "BatchNorm2d", "ReLU", "Conv2d", "BatchNorm2d", "ReLU", "Dropout", "MaxPool2d"]
+    assert kinds(network(**strong)) == 3 * (conv + conv + ["MaxPool2d", "Dropout"]) + ["Flatten", "Linear", "ReLU",
+        "BatchNorm1d", "Dropout", "Linear"]
+    assert kinds(network(order="act drop norm pool", **strong)) == 3 * (conv
+                                                                        + ["Conv2d", "ReLU", "Dropout", "BatchNorm2d",
+                                                                           "MaxPool2d"]) + ["Flatten", "Linear", "ReLU",
+                                                                               "Dropout", "BatchNorm1d", "Linear"]
+    assert kinds(network(order="norm act drop pool", **strong))[:8] == ["Conv2d", "BatchNorm2d", "ReLU", "Conv2d",
+                                                                        "BatchNorm2d", "ReLU", "Dropout", "MaxPool2d"]
     assert [m.p for m in network(**strong) if isinstance(m, nn.Dropout)] == [0.2, 0.3, 0.4, 0.5]
-    assert [m.p for m in network(dropout=0.1)if isinstance(m, nn.Dropout)] == 4 * [0.1] and "Dropout" not in kinds(network(norm="batch"))
+    assert [m.p for m in network(dropout=0.1)if isinstance(m, nn.Dropout)] == 4 * [0.1] \
+        and "Dropout" not in kinds(network(norm="batch"))
     assert kinds(network(pool="strided", norm="batch"))[6:9] == conv and network(pool="strided")[4].stride == (2, 2)
     assert kinds(network(head="average", dropout=0.2))[-4:] == ["AdaptiveAvgPool2d", "Flatten", "Dropout", "Linear"]
 
@@ -115,7 +126,8 @@ def test_a_residual_block_is_exactly_a_sum(skip):
     torch.manual_seed(0)
     model = network(norm="batch", order=FIRST, skip=skip).eval()
     block = next(m for m in model if isinstance(m, Residual))
-    assert kinds(block.body) == ["Conv2d", "BatchNorm2d", "ReLU", "Conv2d", "BatchNorm2d"], "no activation before the sum"
+    assert kinds(block.body) == ["Conv2d", "BatchNorm2d", "ReLU", "Conv2d", "BatchNorm2d"], \
+        "no activation before the sum"
     for m in model.modules():
         if isinstance(m, nn.BatchNorm2d):
             nn.init.uniform_(m.running_mean), nn.init.uniform_(m.weight)
@@ -155,10 +167,17 @@ def test_only_batch_norm_depends_on_the_batch():
     assert norm_layer(None, 16) == norm_layer("instance", 16, flat=True) == []
 
 
-@pytest.mark.parametrize("arguments, says", [({"norm": "nrom"}, "normalisation is 'nrom': choose 'batch', 'layer', 'instance', 'group', or None"), ({"norm": "group", "widths": (12,)}, "8 groups of 12 channels"),
-                                             ({"side": 28}, "28 pixels a side .* a side that 8 divides"), ({"dropout": [0.1, 0.2]}, r"rates are \[0.1, 0.2\] .* a list of 4"), ({"dropout": 1.}, "from 0 to below 1"),
-                                             ({"order": "act norm pool"}, "each once"), ({"order": "act norm pool dropout"}, "The order is"), ({"pool": "avg"}, "pool is 'avg': choose one of 'max', 'strided'"),
-                                             ({"head": "gap"}, "head is 'gap'"), ({"skip": True}, "skip is True"), ({"skip": "identity"}, "begins with 'norm act'")])
+@pytest.mark.parametrize("arguments, says", [({"norm": "nrom"}, "normalisation is 'nrom': choose 'batch', 'layer', "
+                                                                "'instance', 'group', or None"),
+                                             ({"norm": "group", "widths": (12,)}, "8 groups of 12 channels"),
+                                             ({"side": 28}, "28 pixels a side .* a side that 8 divides"),
+                                             ({"dropout": [0.1, 0.2]}, r"rates are \[0.1, 0.2\] .* a list of 4"),
+                                             ({"dropout": 1.}, "from 0 to below 1"),
+                                             ({"order": "act norm pool"}, "each once"),
+                                             ({"order": "act norm pool dropout"}, "The order is"),
+                                             ({"pool": "avg"}, "pool is 'avg': choose one of 'max', 'strided'"),
+                                             ({"head": "gap"}, "head is 'gap'"), ({"skip": True}, "skip is True"),
+                                             ({"skip": "identity"}, "begins with 'norm act'")])
 def test_a_network_that_cannot_be_built_is_a_sentence(arguments, says):
     with pytest.raises(CourseError, match=says):
         network(**arguments)
@@ -170,9 +189,11 @@ def test_turn_is_exact_where_the_answer_is_known():
     torch.manual_seed(0)
     x, one, none = torch.rand(3, 3, 8, 8), torch.ones(3), torch.zeros(3)
     torch.testing.assert_close(affine_warp(x, none, one, none), x)
-    torch.testing.assert_close(affine_warp(x, torch.full((3,), math.pi / 2), one, none), x.rot90(1, (2, 3)), atol=1e-5, rtol=0)
+    torch.testing.assert_close(affine_warp(x, torch.full((3,), math.pi / 2), one, none), x.rot90(1, (2, 3)), atol=1e-5,
+                               rtol=0)
     ramp = torch.linspace(-7 / 8, 7 / 8, 8).expand(1, 3, 8, 8)  # each pixel's x
-    torch.testing.assert_close(affine_warp(ramp, none[:1], 2 * one[:1], none[:1])[..., 1:-1, 1:-1], ramp[..., 1:-1, 1:-1] / 2, atol=1e-5, rtol=0)
+    torch.testing.assert_close(affine_warp(ramp, none[:1], 2 * one[:1], none[:1])[..., 1:-1, 1:-1],
+                               ramp[..., 1:-1, 1:-1] / 2, atol=1e-5, rtol=0)
     slanted = affine_warp(ramp, none[:1], one[:1], 0.25 * one[:1])
     torch.testing.assert_close(slanted[0, 0, 1:-1, 3], ramp[0, 0, 0, 3] + 0.25 * ramp[0, 0, 0, 1:-1], atol=1e-5, rtol=0)
 
@@ -212,17 +233,22 @@ def quiet_fit(splits, place, how, lr=0.05, n_epochs=3):
     return learn
 
 
-@pytest.mark.parametrize("shape, own", [("one cycle", lambda learn, n, lr: learn.fit_one_cycle(n, lr)), ("restarts", lambda learn, n, lr: learn.fit_sgdr(2, 1, lr)), ("constant", lambda learn, n, lr: learn.fit(n, lr))])
+@pytest.mark.parametrize("shape, own", [("one cycle", lambda learn, n, lr: learn.fit_one_cycle(n, lr)),
+                                        ("restarts", lambda learn, n, lr: learn.fit_sgdr(2, 1, lr)),
+                                        ("constant", lambda learn, n, lr: learn.fit(n, lr))])
 def test_a_schedule_is_fastais_own(shape, own, ws):
     splits = made()
-    ours, theirs = quiet_fit(splits, ws, lambda learn, n, lr: learn.fit(n, cbs=ParamScheduler(schedule(shape, lr)))), quiet_fit(splits, ws, own)
-    assert ours.recorder.lrs == theirs.recorder.lrs and torch.equal(torch.stack(ours.recorder.losses), torch.stack(theirs.recorder.losses))
+    ours, theirs = quiet_fit(splits, ws, lambda learn, n, lr: learn.fit(n, cbs=ParamScheduler(schedule(shape, lr)))), \
+        quiet_fit(splits, ws, own)
+    assert ours.recorder.lrs == theirs.recorder.lrs and torch.equal(torch.stack(ours.recorder.losses),
+                                                                    torch.stack(theirs.recorder.losses))
 
 
 def test_the_other_schedules():
     at = lambda name, share: schedule(name, 1.)["lr"](share)
     assert [at("step decay", share) for share in (0, 0.49, 0.51, 0.74, 0.76)] == pytest.approx([1, 1, 0.1, 0.1, 0.01])
-    assert at("warm-up, cosine", 0) == pytest.approx(0.04) and at("warm-up, cosine", 0.1) == pytest.approx(1) and at("warm-up, cosine", 0.999) < 1e-4
+    assert at("warm-up, cosine", 0) == pytest.approx(0.04) and at("warm-up, cosine", 0.1) == pytest.approx(1) \
+        and at("warm-up, cosine", 0.999) < 1e-4
     with pytest.raises(CourseError, match="There is no schedule 'cosine': choose 'constant'"):
         schedule("cosine", 1.)
 
@@ -241,7 +267,8 @@ def test_train_accuracy_is_of_plain_images_and_changes_nothing(ws):
     splits, losses = made(), []
     for metrics in [accuracy], [accuracy, TrainAccuracy(50)]:
         torch.manual_seed(0)
-        learn = learner(splits, network(3, side=16, dropout=0.3, norm="batch", **SMALL), ws, bs=32, opt=optimizer("SGD"), lr=0.05, augment=[random_hflip], metrics=metrics)
+        learn = learner(splits, network(3, side=16, dropout=0.3, norm="batch", **SMALL), ws, bs=32,
+                        opt=optimizer("SGD"), lr=0.05, augment=[random_hflip], metrics=metrics)
         with learn.no_bar(), learn.no_logging():
             learn.fit(2)
         losses.append(torch.stack(learn.recorder.losses))
@@ -255,18 +282,24 @@ def test_train_accuracy_is_of_plain_images_and_changes_nothing(ws):
 
 def test_a_variant_is_trained_as_it_says(ws):
     splits = made()
-    learn = fit(splits, ws, unit_range=True, opt="AdamW", weight_decay=0.1, lr=1e-3, augment=["flip", "mixup"], norm="group")
+    learn = fit(splits, ws, unit_range=True, opt="AdamW", weight_decay=0.1, lr=1e-3, augment=["flip", "mixup"],
+                norm="group")
     assert type(learn.opt.opt).__name__ == "AdamW" and learn.opt.opt.param_groups[0]["weight_decay"] == 0.1
     assert (learn.dls.train.mean == 0).all() and (learn.dls.train.std == 1).all() and len(learn.dls.train.augment) == 2
     plain = fit(splits, ws)
-    assert plain.opt.opt.param_groups[0]["weight_decay"] == 0 and plain.dls.train.mean.min() > 0.2 and not plain.dls.train.augment
+    assert plain.opt.opt.param_groups[0]["weight_decay"] == 0 and plain.dls.train.mean.min() > 0.2 \
+        and not plain.dls.train.augment
 
 
-@pytest.mark.parametrize("name, row", [("baseline", {}), ("dropout", {"dropout": 0.2}), ("weight decay", {"weight_decay": 0.002}), ("augmentation", {"augment": ["flip", "shift"]}),
-                                       ("all", {"dropout": [0.2, 0.3, 0.4], "norm": "batch", "augment": ["flip", "shift"]})])
+@pytest.mark.parametrize("name, row", [("baseline", {}), ("dropout", {"dropout": 0.2}),
+                                       ("weight decay", {"weight_decay": 0.002}),
+                                       ("augmentation", {"augment": ["flip", "shift"]}),
+                                       ("all", {"dropout": [0.2, 0.3, 0.4], "norm": "batch",
+                                                "augment": ["flip", "shift"]})])
 def test_a_row_trained_by_the_references_recipe_says_so_in_its_words(name, row, ws):
     learn = train_variant(made(), ws, n_epochs=1, lr=1e-3, shape="constant", unit_range=True, **SMALL, **row)
-    assert learn.recipe.replace(" 1 epoch,", " 400 epochs," if name == "all" else " 100 epochs,") == references()[f"DD2424 {name}"]["recipe"]
+    assert learn.recipe.replace(" 1 epoch,", " 400 epochs," if name == "all"
+                                else " 100 epochs,") == references()[f"DD2424 {name}"]["recipe"]
 
 
 def test_l2_and_decoupled_decay_differ_in_adam_alone():
@@ -276,32 +309,37 @@ def test_l2_and_decoupled_decay_differ_in_adam_alone():
         w.grad = torch.zeros(1)
         getattr(torch.optim, opt)([w], lr=0.1, weight_decay=0.5, **kwargs).step()
         return w.item()
-    assert step("SGD") == pytest.approx(2 - 0.1 * 0.5 * 2) == step("AdamW") and step("Adam") == pytest.approx(2 - 0.1), "Adam divides the penalty by itself"
+    assert step("SGD") == pytest.approx(2 - 0.1 * 0.5 * 2) == step("AdamW") \
+        and step("Adam") == pytest.approx(2 - 0.1), "Adam divides the penalty by itself"
 
 
 @pytest.fixture
 def steps(monkeypatch):
     "How many training batches there were."
     counted, one = [0], ResumingLearner._do_grad_opt
-    monkeypatch.setattr(ResumingLearner, "_do_grad_opt", lambda self: (counted.__setitem__(0, counted[0] + 1), one(self)))
+    monkeypatch.setattr(ResumingLearner, "_do_grad_opt", lambda self: (counted.__setitem__(0, counted[0] + 1),
+                                                                       one(self)))
     return counted
 
 
 def test_what_is_trained_is_not_trained_again(ws, steps, capsys):
     splits, tries = made(), {"a": {}, "b": {"dropout": [0.1, 0.2, 0.3], "norm": "batch"}, "a too": {}}
     runs = ablate(train_variant, tries, [1, 0], splits, ws, **SHARED)
-    assert runs.name.tolist() == ["a", "a", "b", "b", "a too", "a too"] and runs.seed.tolist() == 3 * [0, 1] and steps[0] == 4 * 4
+    assert runs.name.tolist() == ["a", "a", "b", "b", "a too", "a too"] and runs.seed.tolist() == 3 * [0, 1] \
+        and steps[0] == 4 * 4
     again = ablate(train_variant, tries, [1, 0], splits, ws, **SHARED)
     assert steps[0] == 16 and again.accuracy.equals(runs.accuracy) and again.epochs.equals(runs.epochs)
     assert "finished before" not in capsys.readouterr().out
     assert len(load_runs(ws, splits, {"b": tries["b"]}, **SHARED)) == 2
-    assert not len(load_runs(ws, splits, {"b": tries["b"]}, **SHARED | {"n_epochs": 2})) and not len(load_runs(ws, splits, {"b": {}}, **SHARED)) and not len(load_runs(ws, made(120), tries, **SHARED))
+    assert not len(load_runs(ws, splits, {"b": tries["b"]}, **SHARED | {"n_epochs": 2})) \
+        and not len(load_runs(ws, splits, {"b": {}}, **SHARED)) and not len(load_runs(ws, made(120), tries, **SHARED))
 
 
 def test_a_rate_that_diverges_is_a_result_and_not_tried_again(ws, steps, capsys):
     splits, tries = made(), {"high": {"lr": 1e9, "shape": "constant"}, "low": {"lr": 0.01}}
     runs = ablate(train_variant, tries, [0], splits, ws, **SHARED)
-    assert runs.name.tolist() == ["high", "low"] and "The loss is" in runs.diverged[0] and runs.accuracy.isna().tolist() == [True, False]
+    assert runs.name.tolist() == ["high", "low"] and "The loss is" in runs.diverged[0] \
+        and runs.accuracy.isna().tolist() == [True, False]
     before = steps[0]
     again = ablate(train_variant, tries, [0], splits, ws, **SHARED)
     assert steps[0] == before and again.diverged[0] == runs.diverged[0] and len(ledger(ws)) == 2
@@ -330,7 +368,8 @@ def test_the_test_part_is_looked_at_once_for_each_fit(ws):
             evaluate_test_once(fit(splits, ws, seed), "a", SHARED)
         ablate(train_variant, {"a": {}}, [0, 1], splits, ws, **SHARED)
     tested = load_runs(ws, splits, {"a": {"tested": True}}, **SHARED)
-    assert count_test_evals(ws, splits) == 2 and tested.test_accuracy.notna().tolist() == [True, True] and load_runs(ws, splits, {"a": {}}, **SHARED).test_accuracy.isna().all()
+    assert count_test_evals(ws, splits) == 2 and tested.test_accuracy.notna().tolist() == [True, True] \
+        and load_runs(ws, splits, {"a": {}}, **SHARED).test_accuracy.isna().all()
     evaluate_test_once(fit(splits, ws, lr=0.03), "a", SHARED)
     assert count_test_evals(ws, splits) == 3, "another fit"
 
@@ -341,21 +380,25 @@ def test_the_test_part_is_looked_at_once_for_each_fit(ws):
 def test_the_lesson_run_again_trains_nothing_and_looks_at_no_test_part(ws, steps, monkeypatch, capsys):
     monkeypatch.setattr(plt, "show", lambda: plt.close("all"))
     matplotlib.use("Agg")
-    cells = [c.source for c in read_notebook(ROOT / "nbs" / "04_ablate.ipynb").cells if c.cell_type == "code" and "%pip" not in c.source]
+    cells = [c.source for c in read_notebook(ROOT / "nbs" / "04_ablate.ipynb").cells if c.cell_type == "code"
+             and "%pip" not in c.source]
     def run():
         space = {"display": lambda *_: None, "__name__": "lesson"}
         for source in cells:
-            exec(source.replace('scale = "quick"', 'scale = "tiny"').replace("extensions = False", "extensions = True"), space)
+            exec(source.replace('scale = "quick"', 'scale = "tiny"').replace("extensions = False", "extensions = True"),
+                 space)
         return space
     first, n = run(), steps[0]
     looked, second = count_test_evals(first["ws"], first["splits"]), run()
     assert n > 200 and steps[0] == n and looked == 10 == count_test_evals(first["ws"], first["splits"])
-    assert first["table"].test_accuracy.equals(second["table"].test_accuracy) and first["five"].epochs.equals(second["five"].epochs)
+    assert first["table"].test_accuracy.equals(second["table"].test_accuracy) \
+        and first["five"].epochs.equals(second["five"].epochs)
 
 
 def whole_grid(ws):
     "Three small runs through `ablate`; their table as text."
-    splits, tries = made(), {"plain": {}, "dropout": {"dropout": 0.2, "augment": ["flip", "shift", "affine"]}, "norm": {"norm": "batch"}}
+    splits, tries = made(), {"plain": {}, "dropout": {"dropout": 0.2, "augment": ["flip", "shift", "affine"]},
+                             "norm": {"norm": "batch"}}
     runs = ablate(train_variant, tries, [0], splits, ws, **SMALL, bs=16, n_epochs=15)
     return runs[["name", "seed", "accuracy", "train_accuracy", "valid_loss", "train_loss", "epochs"]].to_json()
 
@@ -375,8 +418,10 @@ print(whole_grid(setup("tiny")))
 @pytest.mark.slow
 def test_a_killed_grid_gives_the_same_table(tmp_path, monkeypatch):
     def start():
-        env = {**os.environ, "COURSEKIT_CACHE": str(tmp_path / "b" / "cache"), "COURSEKIT_RUNS": str(tmp_path / "b" / "runs"), "OMP_NUM_THREADS": "1"}
-        child = subprocess.Popen([sys.executable, "-c", CHILD, os.path.dirname(__file__)], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=env)
+        env = {**os.environ, "COURSEKIT_CACHE": str(tmp_path / "b" / "cache"),
+               "COURSEKIT_RUNS": str(tmp_path / "b" / "runs"), "OMP_NUM_THREADS": "1"}
+        child = subprocess.Popen([sys.executable, "-c", CHILD, os.path.dirname(__file__)], stdout=subprocess.PIPE,
+                                 stderr=subprocess.DEVNULL, text=True, env=env)
         assert child.stdout.readline() == "begun\n"
         return child
     monkeypatch.setenv("COURSEKIT_CACHE", str(tmp_path / "a" / "cache"))
@@ -387,11 +432,13 @@ def test_a_killed_grid_gives_the_same_table(tmp_path, monkeypatch):
     finally:
         torch.set_num_threads(threads)
     child, end = start(), time.monotonic() + 60
-    while not (list(tmp_path.glob("b/runs/ledger/plain-0-*.json")) and list(tmp_path.glob("b/cache/fits/*/[ab].pt"))) and time.monotonic() < end:
+    while not (list(tmp_path.glob("b/runs/ledger/plain-0-*.json")) and list(tmp_path.glob("b/cache/fits/*/[ab].pt"))) \
+        and time.monotonic() < end:
         time.sleep(0.005)
     child.kill()
     child.communicate()
-    assert child.returncode == -signal.SIGKILL and len(list(tmp_path.glob("b/runs/ledger/*.json"))) < 3, "it was over before it was killed"
+    assert child.returncode == -signal.SIGKILL and len(list(tmp_path.glob("b/runs/ledger/*.json"))) < 3, \
+        "it was over before it was killed"
     again = start().communicate(timeout=120)[0].splitlines()
     assert any("it goes on from there." in line for line in again), again
     assert again[-1] == whole and len(json.loads(whole)["name"]) == 3

@@ -20,4 +20,5 @@ def test_vgg_is_the_network_of_the_brief():
 
 def test_dumb_baselines_are_above_chance_and_the_majority_is_not(ws):
     table = simple_baselines(cifar10(ws)).set_index("model").accuracy
-    assert table["majority class"] == pytest.approx(0.1, abs=0.02) and table["5 nearest neighbours"] > 0.5 and len(table) == 4
+    assert table["majority class"] == pytest.approx(0.1, abs=0.02) and table["5 nearest neighbours"] > 0.5 \
+        and len(table) == 4

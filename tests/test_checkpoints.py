@@ -13,7 +13,8 @@ from coursekit.files import CourseError
 def parts_of(seed=0):
     torch.manual_seed(seed)
     net = nn.Linear(3, 1)
-    return {"net": net, "opt": torch.optim.AdamW(net.parameters(), 0.01), "picture": torch.zeros(2, 2), "losses": [], "best": {"loss": 9.}}
+    return {"net": net, "opt": torch.optim.AdamW(net.parameters(), 0.01), "picture": torch.zeros(2, 2), "losses": [],
+            "best": {"loss": 9.}}
 
 
 def loop(ws, n=12, config=(), stop=None, parts=None, **kwargs):
@@ -34,7 +35,8 @@ def loop(ws, n=12, config=(), stop=None, parts=None, **kwargs):
 
 
 def same(a, b):
-    return all(map(torch.equal, a["net"].state_dict().values(), b["net"].state_dict().values())) and torch.equal(a["picture"], b["picture"]) \
+    return all(map(torch.equal, a["net"].state_dict().values(), b["net"].state_dict().values())) \
+        and torch.equal(a["picture"], b["picture"]) \
         and a["losses"] == b["losses"] and a["best"] == b["best"]
 
 
@@ -57,7 +59,8 @@ def test_a_finished_loop_gives_its_end_and_fresh_starts_over(place, capsys):
     assert loop(place, fresh=True)[1] == list(range(12))
 
 
-@pytest.mark.parametrize("other", [{"n": 13}, {"config": [0.5]}, {"config": [lambda x: x + 1]}, {"seed": 7}, {"parts": parts_of(1)}])
+@pytest.mark.parametrize("other", [{"n": 13}, {"config": [0.5]}, {"config": [lambda x: x + 1]}, {"seed": 7},
+                                   {"parts": parts_of(1)}])
 def test_what_differs_is_another_loop(other, place):
     loop(place)
     assert len(loop(place, **other)[1]) == other.get("n", 12)

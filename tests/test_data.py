@@ -48,7 +48,8 @@ def real(tmp_path):
 def test_every_mode_is_read_as_rgb(tmp_path, mode):
     suffix = {"CMYK": "jpg", "YCbCr": "jpg"}.get(mode, "png")
     path = tmp_path / f"a.{suffix}"
-    image = Image.fromarray(np.full((6, 4), 40000, np.uint16)) if mode == "I;16" else Image.new("RGB", (4, 6), "white").convert(mode)
+    image = Image.fromarray(np.full((6, 4), 40000, np.uint16)) if mode == "I;16" \
+        else Image.new("RGB", (4, 6), "white").convert(mode)
     image.save(path)
     pixels = decode(path)
     assert pixels.shape == (6, 4, 3) and pixels.dtype == np.uint8
@@ -62,7 +63,8 @@ def test_transparent_palette_is_laid_on_white(tmp_path):
     assert (decode(tmp_path / "a.png") == 255).all()
 
 
-@pytest.mark.parametrize("name, values, expected", [("a.pgm", np.full((2, 2), 40000, np.uint16), 156), ("a.tiff", np.full((2, 2), 0.5, np.float32), 128),
+@pytest.mark.parametrize("name, values, expected", [("a.pgm", np.full((2, 2), 40000, np.uint16), 156),
+                                                    ("a.tiff", np.full((2, 2), 0.5, np.float32), 128),
                                                     ("b.tiff", np.full((2, 2), 200, np.int32), 200)])
 def test_grey_images_of_more_than_8_bits(tmp_path, name, values, expected):
     Image.fromarray(values).save(tmp_path / name)
@@ -105,7 +107,8 @@ def as_batches(folder, out):
     out.mkdir()
     rows = {"train": [], "test": []}
     for path in sorted(folder.rglob("*.png")):
-        rows[path.parts[-3]].append((path.name.encode(), CIFAR10.index(path.parts[-2]), np.asarray(Image.open(path)).transpose(2, 0, 1).ravel()))
+        rows[path.parts[-3]].append((path.name.encode(), CIFAR10.index(path.parts[-2]),
+                                     np.asarray(Image.open(path)).transpose(2, 0, 1).ravel()))
     np.random.default_rng(1).shuffle(rows["train"])
     for i in range(5):
         dump(rows["train"][i::5], out / f"data_batch_{i + 1}")
@@ -114,7 +117,8 @@ def as_batches(folder, out):
 
 def dump(rows, path):
     names, labels, pixels = zip(*rows)
-    path.write_bytes(pickle.dumps({b"filenames": list(names), b"labels": [int(n) for n in labels], b"data": np.stack(pixels).astype(np.uint8)}, protocol=2))
+    path.write_bytes(pickle.dumps({b"filenames": list(names), b"labels": [int(n) for n in labels],
+                                   b"data": np.stack(pixels).astype(np.uint8)}, protocol=2))
 
 
 def test_batches_give_the_same_as_the_folders(real, tmp_path, monkeypatch):
@@ -128,7 +132,8 @@ def test_batches_give_the_same_as_the_folders(real, tmp_path, monkeypatch):
     assert cifar10(ws).fingerprint == a.fingerprint
 
 
-@pytest.mark.parametrize("harm", [lambda p: dump([(b"a.png", 10, np.zeros(3072))], p), lambda p: p.write_bytes(pickle.dumps([1])),
+@pytest.mark.parametrize("harm", [lambda p: dump([(b"a.png", 10, np.zeros(3072))], p),
+                                  lambda p: p.write_bytes(pickle.dumps([1])),
                                   lambda p: p.write_bytes(p.read_bytes()[:1000]), lambda p: p.unlink(),
                                   lambda p: p.write_bytes(pickle.dumps(os.system))])
 def test_a_bad_batch_is_a_sentence(real, tmp_path, monkeypatch, harm):
@@ -145,12 +150,14 @@ def test_a_batch_cannot_write_elsewhere_and_other_batches_are_other_images(real,
     for where in "a", "b":
         (tmp_path / where).mkdir()
         as_batches(real.data / "cifar10", tmp_path / where / "cifar-10-batches-py")
-    rows = [(b"../../../../../escaped.png", 0, np.full(3072, 7)), (b"../x.png", 0, np.full(3072, 8)), (b"x.png", 0, np.full(3072, 9))]
+    rows = [(b"../../../../../escaped.png", 0, np.full(3072, 7)), (b"../x.png", 0, np.full(3072, 8)),
+            (b"x.png", 0, np.full(3072, 9))]
     dump(rows, tmp_path / "b" / "cifar-10-batches-py" / "test_batch")
     first = cifar10(setup("quick", data=tmp_path / "a"))
     with pytest.raises(CourseError, match="missing or unknown: automobile, bird"):
         cifar10(setup("quick", data=tmp_path / "b"))
-    assert not list(tmp_path.rglob("../escaped.png")) and len(list(tmp_path.glob("cache/unpacked/*/test/airplane/*x.png"))) == 2
+    assert not list(tmp_path.rglob("../escaped.png")) \
+        and len(list(tmp_path.glob("cache/unpacked/*/test/airplane/*x.png"))) == 2
     assert cifar10(setup("quick", data=tmp_path / "a")).fingerprint == first.fingerprint
 
 
@@ -165,7 +172,9 @@ def test_an_empty_class_is_named(real):
         f.write_text("not an image")
     for f in (real.data / "cifar10" / "test" / "bird").iterdir():
         f.write_text("not an image")
-    with pytest.warns(UserWarning, match="12 of 120 files"), pytest.raises(CourseError, match="no readable image of 1 of its 10 classes .bird."):
+    with pytest.warns(UserWarning, match="12 of 120 files"), pytest.raises(CourseError,
+                                                                           match="no readable image of 1 of its 10 "
+                                                                                 "classes .bird."):
         cifar10(real)
 
 
@@ -190,19 +199,23 @@ def test_files_that_are_no_images_are_named_and_counted(real):
 
 
 def test_no_data_and_no_host_is_a_sentence_at_quick_and_a_stand_in_at_tiny(ws, tmp_path, monkeypatch):
-    nowhere = {**sources()["CIFAR-10"], "archives": [{**sources()["CIFAR-10"]["archives"][0], "urls": ["http://127.0.0.1:9/a.tar.gz"]}]}
+    nowhere = {**sources()["CIFAR-10"],
+               "archives": [{**sources()["CIFAR-10"]["archives"][0], "urls": ["http://127.0.0.1:9/a.tar.gz"]}]}
     monkeypatch.setitem(sources(), "CIFAR-10", nowhere)
-    with pytest.raises(CourseError, match="could not be fetched: 127.0.0.1:9 fails .* save it as .*. Scale 'tiny' runs on a stand-in."):
+    with pytest.raises(CourseError, match="could not be fetched: 127.0.0.1:9 fails .* save it as .*. Scale 'tiny' runs "
+                                          "on a stand-in."):
         cifar10(setup("quick", data=tmp_path))
     splits = cifar10(ws)
-    assert "stand-in" in splits.title and "stand-in" in repr(splits) and "stand-in" in contact_sheet(splits)._suptitle.get_text()
+    assert "stand-in" in splits.title and "stand-in" in repr(splits) \
+        and "stand-in" in contact_sheet(splits)._suptitle.get_text()
 
 
 def test_what_is_not_there_is_fetched_at_quick(real, tmp_path, monkeypatch):
     monkeypatch.setenv("COURSEKIT_CACHE", str(tmp_path / "cache"))
     as_batches(real.data / "cifar10", tmp_path / "cifar-10-batches-py")
     archive = shutil.make_archive(tmp_path / "a", "gztar", tmp_path, "cifar-10-batches-py")
-    about = {"file": "a.tar.gz", "bytes": os.path.getsize(archive), "hash": "sha256:" + hashlib.sha256(Path(archive).read_bytes()).hexdigest(),
+    about = {"file": "a.tar.gz", "bytes": os.path.getsize(archive),
+             "hash": "sha256:" + hashlib.sha256(Path(archive).read_bytes()).hexdigest(),
              "urls": [Path(archive).as_uri()]}
     monkeypatch.setitem(sources(), "CIFAR-10", {**sources()["CIFAR-10"], "archives": [about]})
     (tmp_path / "empty").mkdir()
@@ -228,7 +241,8 @@ def test_decoded_once_and_again_when_a_file_changes(real, monkeypatch):
 
 
 @pytest.mark.parametrize("harm", [lambda d: (d / "pixels").unlink(), lambda d: (d / "pixels").write_bytes(b"half"),
-                                  lambda d: (d / "about.npz").write_bytes(b"PK half"), lambda d: (d / "about.npz").write_bytes(b"")])
+                                  lambda d: (d / "about.npz").write_bytes(b"PK half"),
+                                  lambda d: (d / "about.npz").write_bytes(b"")])
 def test_a_harmed_cache_is_made_anew(real, tmp_path, monkeypatch, harm):
     monkeypatch.setenv("COURSEKIT_CACHE", str(tmp_path / "cache"))
     ws = setup("quick", data=real.data)
@@ -272,8 +286,10 @@ def test_a_killed_kernel_leaves_no_process_and_no_half_cache(tmp_path, monkeypat
     for c in "ab":
         (tmp_path / "own" / c).mkdir(parents=True)
         for i in range(40):
-            Image.fromarray(np.random.default_rng(i).integers(0, 256, (600, 600, 3), np.uint8)).save(tmp_path / "own" / c / f"{i}.png")
-    code = ("import sys; from coursekit.workspace import setup; from coursekit.data import image_folder; from pathlib import Path\n"
+            Image.fromarray(np.random.default_rng(i).integers(0, 256, (600, 600, 3), np.uint8)).save(tmp_path / "own"
+                / c / f"{i}.png")
+    code = ("import sys; from coursekit.workspace import setup; from coursekit.data import image_folder; from pathlib "
+            "import Path\n"
             "print(image_folder(sys.argv[1], setup('tiny'), size=None), flush=True)")
     monkeypatch.setenv("COURSEKIT_CACHE", str(tmp_path / "cache"))
     args = [sys.executable, "-c", code, tmp_path / "own"]
@@ -300,7 +316,8 @@ def test_the_split_is_what_the_file_says(real):
     assert first.train[0] in again.valid and moved in again.train
 
 
-@pytest.mark.parametrize("text", ["", "{}", '{"n": 3, "valid": [0], "test": [1]}', '{"n": 120, "valid": [0], "test": [0]}'])
+@pytest.mark.parametrize("text", ["", "{}", '{"n": 3, "valid": [0], "test": [1]}', '{"n": 120, "valid": [0], "test": '
+                                                                                   '[0]}'])
 def test_a_broken_split_file_is_a_sentence(real, text):
     cifar10(real)
     path = next((real.runs / "splits").iterdir())
@@ -353,7 +370,8 @@ def test_an_incomplete_cifar10_is_said(real):
 def drawn(ws, tmp_path):
     "A copy of the drawn pets as a user's own data, to be harmed."
     pets(ws, size=32)
-    shutil.copytree(ws.local / "stand-ins" / "oxford-iiit-pet", tmp_path / "mine" / "oxford-iiit-pet", ignore=shutil.ignore_patterns(".stand-in"))
+    shutil.copytree(ws.local / "stand-ins" / "oxford-iiit-pet", tmp_path / "mine" / "oxford-iiit-pet",
+                    ignore=shutil.ignore_patterns(".stand-in"))
     return setup("quick", data=tmp_path / "mine")
 
 
@@ -361,7 +379,8 @@ def test_pets_keep_their_aspect(drawn):
     splits = pets(drawn, size=40)
     assert {min(im.shape[:2]) for im in splits.images} == {40} and len({im.shape for im in splits.images}) > 3
     assert len(splits.classes) == 37 and splits.classes[0] == "Abyssinian" and not splits.stand_in
-    assert len(splits.test) == 37 * 3 and all("_3." in splits.files[i] or "_6." in splits.files[i] or "_9." in splits.files[i] for i in splits.test)
+    assert len(splits.test) == 37 * 3 and all("_3." in splits.files[i] or "_6." in splits.files[i]
+                                              or "_9." in splits.files[i] for i in splits.test)
 
 
 def test_species(drawn):
@@ -439,13 +458,17 @@ def test_own_images_told_in_a_sentence(real, tmp_path):
         (tmp_path / name).write_bytes(text)
     for bad, match in ((lambda: image_folder(tmp_path / "nowhere", real), "is no folder"),
                        (lambda: image_folder(root / "bird", real), "holds 0 folders"),
-                       (lambda: image_table(table.assign(image=["bird/bird_0.png", "x.png"]), root, real), "1 of 2 files .* the first is 'x.png'"),
-                       (lambda: image_table(table, root, real, label="kind"), "no column 'kind', only 'image', 'label'"),
-                       (lambda: image_table(table.assign(label=["a", None]), root, real), "1 of 2 rows have no label, the first for 'cat/cat_0.png'"),
+                       (lambda: image_table(table.assign(image=["bird/bird_0.png", "x.png"]), root, real),
+                        "1 of 2 files .* the first is 'x.png'"),
+                       (lambda: image_table(table, root, real, label="kind"),
+                        "no column 'kind', only 'image', 'label'"),
+                       (lambda: image_table(table.assign(label=["a", None]), root, real),
+                        "1 of 2 rows have no label, the first for 'cat/cat_0.png'"),
                        (lambda: image_table(table.assign(label=["a", " "]), root, real), "1 of 2 rows have no label"),
                        (lambda: image_table(table.assign(label="a"), root, real), "2 rows and 1 classes"),
                        (lambda: image_table(table[:0], root, real), "0 rows and 0 classes"),
-                       (lambda: image_table(pd.concat([table, table]), root, real), "2 of 4 rows repeat a file, the first 'bird/bird_0.png'"),
+                       (lambda: image_table(pd.concat([table, table]), root, real), "2 of 4 rows repeat a file, the "
+                                                                                    "first 'bird/bird_0.png'"),
                        (lambda: image_table(tmp_path / "none.csv", root, real), "can't be read as a table"),
                        (lambda: image_table(tmp_path / "empty.csv", root, real), "can't be read as a table"),
                        (lambda: image_table(tmp_path / "latin.csv", root, real), "can't be read as a table"),
@@ -458,7 +481,8 @@ def test_number_labels_keep_their_order_and_words_their_sense(real, tmp_path):
     root = real.data / "cifar10" / "train"
     files = [f"{c}/{c}_{i}.png" for c in CIFAR10 for i in range(10)]
     numbers = image_table(pd.DataFrame({"image": files, "label": [i // 10 + 3 for i in range(100)]}), root, real)
-    assert numbers.classes == [str(n) for n in range(3, 13)] and numbers.labels.tolist() == [i // 10 for i in range(100)]
+    assert numbers.classes == [str(n) for n in range(3, 13)] \
+        and numbers.labels.tolist() == [i // 10 for i in range(100)]
     rows = "\n".join(f"{f},{[' None', 'x '][i % 2]}" for i, f in enumerate(files))
     (tmp_path / "t.csv").write_text("image,label\n" + rows)
     assert image_table(tmp_path / "t.csv", root, real).classes == ["None", "x"]
@@ -495,7 +519,8 @@ def test_a_folder_without_images(tmp_path, ws):
 # Stand-ins can be learned from, better than by chance
 
 def features(splits, idx, side=16):
-    return np.stack([np.asarray(Image.fromarray(np.asarray(splits.images[i])).resize((side, side))).ravel() for i in idx]) / 255
+    return np.stack([np.asarray(Image.fromarray(np.asarray(splits.images[i])).resize((side, side))).ravel()
+                     for i in idx]) / 255
 
 
 @pytest.mark.parametrize("load, at_least", [(lambda ws: cifar10(ws), 0.5), (lambda ws: pets(ws, 64, "species"), 0.8),
@@ -510,7 +535,8 @@ def test_stand_ins_can_be_learned(ws, load, at_least):
     gray = splits.name == "CIFAR-10"  # the digits' colours mean nothing: their contrast does
     x, t = features(splits, idx), features(splits, splits.test)
     if gray:
-        x, t = (np.abs(a.reshape(len(a), -1, 3) - np.median(a.reshape(len(a), -1, 3), 1, keepdims=True)).sum(2) for a in (x, t))
+        x, t = (np.abs(a.reshape(len(a), -1, 3) - np.median(a.reshape(len(a), -1, 3), 1, keepdims=True)).sum(2)
+                for a in (x, t))
     model = make_pipeline(PCA(40, random_state=0), LogisticRegression(max_iter=2000)).fit(x, splits.labels[idx])
     assert model.score(t, splits.labels[splits.test]) > at_least
 

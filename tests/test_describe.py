@@ -57,18 +57,27 @@ class Weighted:
 
 
 GLOBALS = {
-    "a dict in a dict": {"loss": {"smooth": 0.1}}, "a list of arrays": [np.zeros(3), np.ones(3)], "a tensor": torch.zeros(2), "a set": {"a", "b"}, "a deque": deque([1]),
-    "a dataclass": Settings(), "a namespace": SimpleNamespace(a=SimpleNamespace(b=1)), "a table": pd.DataFrame({"w": [1., 2.]}), "an object with slots": Weighted(2.),
-    "a member of an enumeration": Kind.FEW, "a bound method": Weighted(2.).__call__, "a partial": functools.partial(F.cross_entropy, label_smoothing=0.1),
-    "a cached function": functools.cache(lambda x: x + 1), "a generator of numbers": np.random.default_rng(0), "torch's generator": torch.Generator().manual_seed(1), "None": None,
+    "a dict in a dict": {"loss": {"smooth": 0.1}}, "a list of arrays": [np.zeros(3), np.ones(3)],
+    "a tensor": torch.zeros(2), "a set": {"a", "b"}, "a deque": deque([1]),
+    "a dataclass": Settings(), "a namespace": SimpleNamespace(a=SimpleNamespace(b=1)),
+    "a table": pd.DataFrame({"w": [1., 2.]}), "an object with slots": Weighted(2.),
+    "a member of an enumeration": Kind.FEW, "a bound method": Weighted(2.).__call__,
+    "a partial": functools.partial(F.cross_entropy, label_smoothing=0.1),
+    "a cached function": functools.cache(lambda x: x + 1), "a generator of numbers": np.random.default_rng(0),
+    "torch's generator": torch.Generator().manual_seed(1), "None": None,
     "a transform": v2.Compose([v2.RandomApply([v2.ColorJitter(0.1)], p=0.5)]), "a class": Settings,
 }
 CHANGED = {
-    "a dict in a dict": {"loss": {"smooth": 0.6}}, "a list of arrays": [np.zeros(3), np.array([1., 1., 2.])], "a tensor": torch.tensor([0., 1.]), "a set": {"a", "c"}, "a deque": deque([2]),
-    "a dataclass": Settings(sizes=(1, 3)), "a namespace": SimpleNamespace(a=SimpleNamespace(b=2)), "a table": pd.DataFrame({"w": [1., 3.]}), "an object with slots": Weighted(3.),
-    "a member of an enumeration": Kind.MANY, "a bound method": Weighted(3.).__call__, "a partial": functools.partial(F.cross_entropy, label_smoothing=0.6),
-    "a cached function": functools.cache(lambda x: x + 2), "a generator of numbers": np.random.default_rng(1), "torch's generator": torch.Generator().manual_seed(2), "None": 0,
-    "a transform": v2.Compose([v2.RandomApply([v2.ColorJitter(0.1)], p=0.6)]), "a class": type("Settings", (Settings,), {"smooth": 0.3}),
+    "a dict in a dict": {"loss": {"smooth": 0.6}}, "a list of arrays": [np.zeros(3), np.array([1., 1., 2.])],
+    "a tensor": torch.tensor([0., 1.]), "a set": {"a", "c"}, "a deque": deque([2]),
+    "a dataclass": Settings(sizes=(1, 3)), "a namespace": SimpleNamespace(a=SimpleNamespace(b=2)),
+    "a table": pd.DataFrame({"w": [1., 3.]}), "an object with slots": Weighted(3.),
+    "a member of an enumeration": Kind.MANY, "a bound method": Weighted(3.).__call__,
+    "a partial": functools.partial(F.cross_entropy, label_smoothing=0.6),
+    "a cached function": functools.cache(lambda x: x + 2), "a generator of numbers": np.random.default_rng(1),
+    "torch's generator": torch.Generator().manual_seed(2), "None": 0,
+    "a transform": v2.Compose([v2.RandomApply([v2.ColorJitter(0.1)], p=0.6)]),
+    "a class": type("Settings", (Settings,), {"smooth": 0.3}),
 }
 
 
@@ -79,8 +88,10 @@ def readers(x):
          "def inside(p): return [lambda: x for _ in p]\n"
          "def through(p): return by_name(p)\n"
          "class Holder:\n    def __call__(self, p): return x\n", space)
-    return {"by name": space["by_name"], "in an inner function": space["inside"], "in a function that it calls": space["through"], "in a method": space["Holder"](),
-            "in a closure": (lambda v: lambda p: v)(x), "as a default": lambda p, v=x: v, "as a keyword's default": lambda p, *, v=x: v, "as an attribute": SimpleNamespace(f=[{"v": x}])}
+    return {"by name": space["by_name"], "in an inner function": space["inside"],
+            "in a function that it calls": space["through"], "in a method": space["Holder"](),
+            "in a closure": (lambda v: lambda p: v)(x), "as a default": lambda p, v=x: v,
+            "as a keyword's default": lambda p, *, v=x: v, "as an attribute": SimpleNamespace(f=[{"v": x}])}
 
 
 @pytest.mark.parametrize("what", GLOBALS)
@@ -108,8 +119,11 @@ def test_of_a_class_or_a_module_only_what_is_read_counts(tmp_path, monkeypatch):
         assert key(loss) != before
 
 
-@pytest.mark.parametrize("use", ["import {0}\ndef f(x): return {0}.scale(x)", "from {0} import scale\ndef f(x): return scale(x)", "def f(x):\n    import {0}\n    return {0}.scale(x)",
-                                 "def f(x):\n    from {0} import scale as s\n    return s(x)", "import {0} as mine\ndef f(x): return [mine.deep.scale(v) for v in x]"])
+@pytest.mark.parametrize("use", ["import {0}\ndef f(x): return {0}.scale(x)",
+                                 "from {0} import scale\ndef f(x): return scale(x)",
+                                 "def f(x):\n    import {0}\n    return {0}.scale(x)",
+                                 "def f(x):\n    from {0} import scale as s\n    return s(x)",
+                                 "import {0} as mine\ndef f(x): return [mine.deep.scale(v) for v in x]"])
 def test_an_edited_file_counts_through_every_way_to_import_it(use, tmp_path, monkeypatch):
     name = f"own_{abs(hash(use)) % 10**9}"
     monkeypatch.syspath_prepend(tmp_path)
@@ -124,13 +138,15 @@ def test_an_edited_file_counts_through_every_way_to_import_it(use, tmp_path, mon
         return key(space["f"])
 
     before = now()
-    (tmp_path / f"{name}.py").write_text(f"import {name}_deep as deep\nOTHER = 22\ndef scale(x): return deep.scale(x)\n")
+    (tmp_path / f"{name}.py").write_text(f"import {name}_deep as deep\nOTHER = 22\ndef scale(x): return "
+                                         f"deep.scale(x)\n")
     assert now() == before, "what it does not read"
     (tmp_path / f"{name}_deep.py").write_text("FACTOR = 35\ndef scale(x): return x * FACTOR\n")
     assert now() != before
 
 
-@pytest.mark.parametrize("note", ["notes.append(x)", "notes.extend([x])", "kept.add(1)", "table.update(a=1)", "queue.appendleft(x)"])
+@pytest.mark.parametrize("note", ["notes.append(x)", "notes.extend([x])", "kept.add(1)", "table.update(a=1)",
+                                  "queue.appendleft(x)"])
 def test_what_is_only_added_to_does_not_count(note):
     space = {"notes": [], "kept": set(), "table": {}, "queue": deque()}
     exec(f"def f(x):\n    {note}\n    return x", space)
@@ -144,7 +160,8 @@ def test_what_is_only_added_to_does_not_count(note):
     assert key(space["g"]) != read, "but what is read does"
 
 
-@pytest.mark.parametrize("make, kind", [(lambda: open(os.devnull, "w"), "TextIOWrapper"), (lambda: (i for i in [1]), "generator"), (lambda: threading.Lock(), "lock"),
+@pytest.mark.parametrize("make, kind", [(lambda: open(os.devnull, "w"), "TextIOWrapper"),
+                                        (lambda: (i for i in [1]), "generator"), (lambda: threading.Lock(), "lock"),
                                         (lambda: {"deep": [SimpleNamespace(f=open(os.devnull))]}, "TextIOWrapper")])
 def test_what_cannot_be_told_is_said_by_name(make, kind):
     secret = make()
@@ -152,7 +169,9 @@ def test_what_cannot_be_told_is_said_by_name(make, kind):
     def loss(x):
         return x, secret
     found = describe(augment=[loss])
-    assert len(found.unknown) == 1 and found.unknown[0].startswith("test_what_cannot_be_told_is_said_by_name.<locals>.loss reads secret") and kind in found.unknown[0]
+    assert len(found.unknown) == 1 \
+        and found.unknown[0].startswith("test_what_cannot_be_told_is_said_by_name.<locals>.loss reads secret") \
+            and kind in found.unknown[0]
 
 
 def test_what_is_inside_itself_ends():
@@ -164,8 +183,10 @@ def test_what_is_inside_itself_ends():
 
 
 def test_libraries_go_by_name_and_the_kit_by_its_code():
-    assert module._is_library("torch.nn.functional") and module._is_library("json") and not module._is_library("coursekit.training") and not module._is_library("__main__")
-    assert key(random_hflip) != key(random_translate(4)) != key(random_translate(2)) and key(random_translate(4)) == key(random_translate(4))
+    assert module._is_library("torch.nn.functional") and module._is_library("json") \
+        and not module._is_library("coursekit.training") and not module._is_library("__main__")
+    assert key(random_hflip) != key(random_translate(4)) != key(random_translate(2)) \
+        and key(random_translate(4)) == key(random_translate(4))
     assert key(np.random.rand) == (np.random.rand(5), key(np.random.rand))[1], "what a fit seeds is not what it reads"
 
 
@@ -178,7 +199,9 @@ print([key(way) for what, x in GLOBALS.items() for way in readers(x).values()])
 
 
 def test_the_same_in_another_process_whatever_its_hash_seed():
-    said = {subprocess.run([sys.executable, "-c", SAME, os.path.dirname(__file__)], env={**os.environ, "PYTHONHASHSEED": seed}, capture_output=True, text=True, check=True).stdout
+    said = {subprocess.run([sys.executable, "-c", SAME, os.path.dirname(__file__)],
+                           env={**os.environ, "PYTHONHASHSEED": seed}, capture_output=True, text=True,
+                           check=True).stdout
             for seed in ("1", "2")}
     assert len(said) == 1 and len(said.pop()) > 1000
 
@@ -207,7 +230,9 @@ class Level(float):
         return x
 
 
-@pytest.mark.parametrize("make, change", [(lambda: Chain([1, 2]), lambda x: setattr(x, "factor", 2)), (lambda: Chain([1, 2]), lambda x: x.append(3)), (lambda: Names(a=1), lambda x: x.update(a=2)),
+@pytest.mark.parametrize("make, change", [(lambda: Chain([1, 2]), lambda x: setattr(x, "factor", 2)),
+                                          (lambda: Chain([1, 2]), lambda x: x.append(3)),
+                                          (lambda: Names(a=1), lambda x: x.update(a=2)),
                                           (lambda: Level(2.), lambda x: setattr(x, "unit", "m"))])
 def test_a_container_of_ones_own_is_what_it_holds_and_what_it_does(make, change):
     x = make()
@@ -256,16 +281,19 @@ def test_classes_of_torch_are_no_tensors():
 def test_what_stands_for_missing_keys_counts():
     from collections import defaultdict
 
-    assert key(defaultdict(lambda: 1.)) != key(defaultdict(lambda: 100.)) and key(defaultdict(int)) == key(defaultdict(int)) != key(defaultdict(float))
+    assert key(defaultdict(lambda: 1.)) != key(defaultdict(lambda: 100.)) \
+        and key(defaultdict(int)) == key(defaultdict(int)) != key(defaultdict(float))
 
 
 def test_the_names_of_arguments_count():
     space = {}
-    exec("def one(x, a, b): return x * a - b\ndef two(x, b, a): return x * b - a\ndef one_(x, *, a=1): return x * a\ndef two_(x, a=1): return x * a", space)
+    exec("def one(x, a, b): return x * a - b\ndef two(x, b, a): return x * b - a\ndef one_(x, *, a=1): return x * "
+         "a\ndef two_(x, a=1): return x * a", space)
     swapped = [functools.partial(space[f], a=2, b=3) for f in ("one", "two")]
     swapped[0].func.__qualname__ = swapped[1].func.__qualname__ = "f"
     space["one_"].__qualname__ = space["two_"].__qualname__ = "g"
-    assert swapped[0](5) != swapped[1](5) and key(swapped[0]) != key(swapped[1]) and key(space["one_"]) != key(space["two_"])
+    assert swapped[0](5) != swapped[1](5) and key(swapped[0]) != key(swapped[1]) \
+        and key(space["one_"]) != key(space["two_"])
 
 
 LAZY = """
@@ -285,7 +313,8 @@ print(before == describe(g=g).key, describe(g=g).unknown)
 @pytest.mark.parametrize("library", ["scipy", "sklearn", "tarfile", "nowhere_at_all"])
 def test_a_library_is_one_whether_it_was_imported_or_not(library):
     how = "import" if library != "nowhere_at_all" else "not"
-    said = subprocess.run([sys.executable, "-c", LAZY.format(library), how], capture_output=True, text=True, check=True).stdout
+    said = subprocess.run([sys.executable, "-c", LAZY.format(library), how], capture_output=True, text=True,
+                          check=True).stdout
     assert said == "True ()\n"
 
 
@@ -301,7 +330,8 @@ def test_a_large_graph_takes_no_time():
     assert key(space["f0"]) != before and time.monotonic() - began < 5
 
 
-@pytest.mark.parametrize("body", ["global steps\n    steps += 1\n    return x * steps", "global steps\n    steps = steps + x\n    return x"])
+@pytest.mark.parametrize("body", ["global steps\n    steps += 1\n    return x * steps", "global steps\n    steps = "
+                                                                                        "steps + x\n    return x"])
 def test_what_a_function_changes_and_reads_is_said(body):
     space = {"steps": 0}
     exec(f"def loss(x):\n    {body}", space)
@@ -313,4 +343,5 @@ def test_what_a_function_only_notes_is_not_read():
     exec("def loss(x):\n    global last\n    last = x\n    notes['last'] = x\n    notes[x] = 1\n    return x", space)
     before = describe(it=space["loss"])
     space["loss"](3)
-    assert space["last"] == 3 and len(space["notes"]) == 2 and describe(it=space["loss"]) == before and not before.unknown
+    assert space["last"] == 3 and len(space["notes"]) == 2 and describe(it=space["loss"]) == before \
+        and not before.unknown

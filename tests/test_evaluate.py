@@ -16,9 +16,11 @@ def test_the_test_part_is_counted_and_judged_in_the_learners_own_normalisation(w
     with torch.no_grad():
         x = torch.as_tensor(splits.images[splits.test]).permute(0, 3, 1, 2) / 255
         dl = learn.dls.train
-        right = (learn.model.eval()((x - dl.mean.cpu()) / dl.std.cpu()).argmax(1).numpy() == splits.labels[splits.test]).mean()
+        right = (learn.model.eval()((x - dl.mean.cpu()) / dl.std.cpu()).argmax(1).numpy()
+                 == splits.labels[splits.test]).mean()
     first, second = evaluate_test(learn), evaluate_test(learn, splits)
-    assert first["accuracy"] == pytest.approx(right) and first["low"] < right < first["high"] and second["looks"] == first["looks"] + 1
+    assert first["accuracy"] == pytest.approx(right) and first["low"] < right < first["high"] \
+        and second["looks"] == first["looks"] + 1
     assert "batch 64, 1 epoch" in learn.recipe and history(learn).epoch.tolist() == [1]
 
 

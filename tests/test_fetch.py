@@ -150,7 +150,9 @@ def place(tmp_path, monkeypatch):
 
 
 def source(*urls, archive=ARCHIVE, file="set.tar.gz"):
-    return {"folder": "set", "archives": [{"file": file, "bytes": len(archive), "hash": f"sha256:{hashlib.sha256(archive).hexdigest()}", "urls": list(urls)}]}
+    return {"folder": "set",
+            "archives": [{"file": file, "bytes": len(archive), "hash": f"sha256:{hashlib.sha256(archive).hexdigest()}",
+                          "urls": list(urls)}]}
 
 
 @pytest.fixture
@@ -170,7 +172,8 @@ def assert_right(folder, when=""):
 
 
 SAYS = {"404": "answers 404 Not Found", "500": "answers 500", "slow": "sends .* kB/s", "halfnorange": "cuts off after",
-        "html": "answers with a web page", "silenthtml": "cuts off after 42 of", "wrong": "sent other bytes", "endless": "sends more than"}
+        "html": "answers with a web page", "silenthtml": "cuts off after 42 of", "wrong": "sent other bytes",
+        "endless": "sends more than"}
 
 
 @pytest.mark.parametrize("kind", SAYS)
@@ -178,7 +181,8 @@ def test_a_bad_host_is_left_for_the_next(kind, host, place, offer, capsys):
     offer(host.url(kind), host.url("good"))
     assert_right(fetch("a set", place))
     said = capsys.readouterr().out
-    assert re.search(rf"set.tar.gz: 127.0.0.1:\d+ {SAYS[kind]}.*; on to the next.\nset.tar.gz: \S+ MB from 127", said), said
+    assert re.search(rf"set.tar.gz: 127.0.0.1:\d+ {SAYS[kind]}.*; on to the next.\nset.tar.gz: \S+ MB from 127",
+                     said), said
     assert not list(place.data.glob("*.part"))
 
 
@@ -238,7 +242,8 @@ def test_a_host_that_lies_about_ranges(host, place, offer):
 
 def test_all_hosts_dead_lists_each_and_the_way_by_hand(host, place, offer):
     offer(host.url("404"), dead_port(), host.url("html"))
-    with pytest.raises(CourseError, match="answers 404.*Connection refused.*web page.*Try again later.*set.tar.gz .*sha256:.*save it as .*/data/set.tar.gz"):
+    with pytest.raises(CourseError, match="answers 404.*Connection refused.*web page.*Try again later.*set.tar.gz "
+                                          ".*sha256:.*save it as .*/data/set.tar.gz"):
         fetch("a set", place)
     assert present("a set", place) is None
 
@@ -259,7 +264,8 @@ def test_a_host_without_ranges_does_not_spoil_what_has_arrived(kind, host, place
     offer(host.url(kind))
     with pytest.raises(CourseError, match="what has arrived is kept"):
         fetch("a set", place)
-    assert (place.data / "set.tar.gz.part").read_bytes() == ARCHIVE[:int(0.9 * N)] and len(list(place.data.glob("*.part*"))) == 1
+    assert (place.data / "set.tar.gz.part").read_bytes() == ARCHIVE[:int(0.9 * N)] \
+        and len(list(place.data.glob("*.part*"))) == 1
     offer(host.url("good"))
     assert_right(fetch("a set", place))
     assert host.asked[-1] == ("good", f"bytes={int(0.9 * N)}-")
@@ -290,7 +296,8 @@ def test_a_truncated_archive_in_the_folder_is_fetched_anew(host, place, offer, c
     (place.data / "set.tar.gz").write_bytes(ARCHIVE[:N // 3])
     offer(host.url("good"))
     assert_right(fetch("a set", place))
-    assert "has other bytes than the recorded ones" in capsys.readouterr().out and (place.data / "set.tar.gz").read_bytes() == ARCHIVE
+    assert "has other bytes than the recorded ones" in capsys.readouterr().out \
+        and (place.data / "set.tar.gz").read_bytes() == ARCHIVE
 
 
 @pytest.mark.parametrize("as_url", [True, False])
@@ -338,7 +345,8 @@ def test_a_text_of_ones_own_is_used_and_said(place, offer, capsys):
     (place.data / "text").mkdir()
     (place.data / "text" / "poem.txt").write_text("my own edition")
     assert fetch("a set", place).read_text() == "my own edition"
-    assert "poem.txt has other bytes than the recorded ones: it is used as it is; delete it to fetch" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "poem.txt has other bytes than the recorded ones: it is used as it is; delete it to fetch" in said
 
 
 def test_a_part_that_has_arrived_is_told(host, place, offer):
@@ -364,7 +372,8 @@ def test_an_unknown_name_gives_the_nearest():
 def test_no_room_is_said_before_the_download(host, place, offer, monkeypatch):
     monkeypatch.setattr(fetching.shutil, "disk_usage", lambda path: SimpleNamespace(free=1000))
     offer(host.url("good"))
-    with pytest.raises(CourseError, match="needs 0.00 GB and .* free some, or choose another folder with COURSEKIT_DATA"):
+    with pytest.raises(CourseError, match="needs 0.00 GB and .* free some, or choose another folder with "
+                                          "COURSEKIT_DATA"):
         fetch("a set", place)
     assert not host.asked
 
@@ -398,7 +407,8 @@ fetch("a set", SimpleNamespace(data=Path(sys.argv[2]), local=Path(sys.argv[3])))
 
 def start(place, *urls):
     "Fetch in a process of its own, which has begun."
-    child = subprocess.Popen([sys.executable, "-c", FETCH, json.dumps(source(*urls)), str(place.data), str(place.local)],
+    child = subprocess.Popen([sys.executable, "-c", FETCH, json.dumps(source(*urls)), str(place.data),
+                              str(place.local)],
                              stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
     assert child.stdout.readline() == "begun\n"
     return child
@@ -489,8 +499,10 @@ def member(name, **facts):
 
 
 HARM = {"up": member("../escaped"), "deep": member("a/../../escaped"), "absolute": member("/tmp/escaped"),
-        "symlink": member("a", type=tarfile.SYMTYPE, linkname="/etc/passwd", size=0), "hardlink": member("a", type=tarfile.LNKTYPE, linkname="fine", size=0),
-        "device": member("a", type=tarfile.CHRTYPE, size=0), "backslash": member("..\\escaped"), "drive": member("C:/escaped")}
+        "symlink": member("a", type=tarfile.SYMTYPE, linkname="/etc/passwd", size=0),
+        "hardlink": member("a", type=tarfile.LNKTYPE, linkname="fine", size=0),
+        "device": member("a", type=tarfile.CHRTYPE, size=0), "backslash": member("..\\escaped"),
+        "drive": member("C:/escaped")}
 
 
 @pytest.mark.parametrize("harm", HARM)
@@ -532,7 +544,9 @@ def test_files_beside_the_folder_of_the_same_name_are_kept(tmp_path):
     with zipfile.ZipFile(tmp_path / "a.zip", "w") as z:
         z.writestr("out/1.txt", "1")
         z.writestr("labels.csv", "x")
-    assert {p.relative_to(tmp_path / "out").as_posix() for p in unpack([tmp_path / "a.zip"], tmp_path / "out").rglob("*")} >= {"out/1.txt", "labels.csv"}
+    assert {p.relative_to(tmp_path / "out").as_posix() for p in unpack([tmp_path / "a.zip"],
+                                                                       tmp_path / "out").rglob("*")} >= {"out/1.txt",
+                                                                           "labels.csv"}
 
 
 def test_an_archive_that_is_not_there(tmp_path):
@@ -552,11 +566,14 @@ def test_backslashes_are_folders(tmp_path, kind):
         for name, data in WINDOWS.items():
             a.writestr(name, data) if kind == "zip" else a.addfile(member(name), io.BytesIO(data))
     out = unpack([archive], tmp_path / "set")
-    assert {p.relative_to(out).as_posix(): p.read_bytes() for p in out.rglob("*.jpg")} == {"cats/1.jpg": b"1", "cats/2.jpg": b"2", "dogs/3.jpg": b"3", "4.jpg": b"4"}
+    assert {p.relative_to(out).as_posix(): p.read_bytes() for p in out.rglob("*.jpg")} == {"cats/1.jpg": b"1",
+        "cats/2.jpg": b"2", "dogs/3.jpg": b"3", "4.jpg": b"4"}
 
 
-@pytest.mark.parametrize("names, says", [([r"..\out.txt"], "lies outside"), ([r"a\..\..\out.txt"], "lies outside"), ([r"\out.txt"], "lies outside"),
-                                         (["a/b.txt", r"a\b.txt"], "would be one file"), ([r"a\b.txt", "a/./b.txt"], "would be one file")])
+@pytest.mark.parametrize("names, says", [([r"..\out.txt"], "lies outside"), ([r"a\..\..\out.txt"], "lies outside"),
+                                         ([r"\out.txt"], "lies outside"),
+                                         (["a/b.txt", r"a\b.txt"], "would be one file"),
+                                         ([r"a\b.txt", "a/./b.txt"], "would be one file")])
 def test_backslashes_lead_nowhere_else(tmp_path, names, says):
     with zipfile.ZipFile(tmp_path / "a.zip", "w") as z:
         for name in names:
@@ -572,7 +589,8 @@ def test_backslashes_lead_nowhere_else(tmp_path, names, says):
 def test_what_is_unpacked_is_as_open_as_any_new_file(tmp_path, kind, umask, modes):
     "Whatever the author's own modes were: what one user of a class unpacks, the others read."
     if kind == "tar":
-        tar_of(tmp_path / "a.tar", member("set", type=tarfile.DIRTYPE, size=0, mode=0o700), member("set/x/1.jpg", mode=0o600), member("set/2.jpg", mode=0o400))
+        tar_of(tmp_path / "a.tar", member("set", type=tarfile.DIRTYPE, size=0, mode=0o700),
+               member("set/x/1.jpg", mode=0o600), member("set/2.jpg", mode=0o400))
     else:
         with zipfile.ZipFile(tmp_path / "a.zip", "w") as z:
             z.writestr("set/x/1.jpg", "x")
@@ -676,7 +694,8 @@ def test_the_command_line(tmp_path, monkeypatch):
     assert "did you mean 'CIFAR-10'" in command("data", "fetch", "CIFAR10").stderr
     assert "CelebA" in command("data", "list", "--task", "Faces").stdout
     both = command("data", "fetch", name, "nonsense")
-    assert both.returncode == 2 and "no dataset 'nonsense'" in both.stderr and "fetched" not in both.stdout + both.stderr
+    assert both.returncode == 2 and "no dataset 'nonsense'" in both.stderr \
+        and "fetched" not in both.stdout + both.stderr
     none = command("data", "check")
     assert none.returncode == 1 and "No dataset is here yet" in none.stdout
     absent = command("data", "check", name)

@@ -26,7 +26,8 @@ def trained(learn):
     before = {k: v.clone() for k, v in learn.model.state_dict().items()}
     with learn.no_bar(), learn.no_logging():
         learn.fit(1, 1e-3)
-    return {k for k, v in learn.model.state_dict().items() if not torch.equal(before[k], v) and not k.endswith("num_batches_tracked")}
+    return {k for k, v in learn.model.state_dict().items() if not torch.equal(before[k], v)
+            and not k.endswith("num_batches_tracked")}
 
 
 # What moves
@@ -35,8 +36,10 @@ def trained(learn):
 def test_frozen_stages_do_not_move_and_trained_ones_do(n_stages, pre, ws):
     moved = trained(finetune_learner(pre, bright(), ws, n_stages, keep_weights=False))
     names = list(layer_groups(pre.model))
-    free = {k for k in pre.model.state_dict() for name in names[-n_stages:] if k.startswith(name + ".") and not k.endswith("num_batches_tracked")}
-    free |= {k for k in pre.model.state_dict() if n_stages == 6 and k.startswith("bn1.") and not k.endswith("num_batches_tracked")}
+    free = {k for k in pre.model.state_dict() for name in names[-n_stages:] if k.startswith(name + ".")
+            and not k.endswith("num_batches_tracked")}
+    free |= {k for k in pre.model.state_dict() if n_stages == 6 and k.startswith("bn1.")
+             and not k.endswith("num_batches_tracked")}
     assert moved == free
 
 
@@ -45,7 +48,8 @@ def test_frozen_stages_do_not_move_and_trained_ones_do(n_stages, pre, ws):
 def test_the_four_cases_of_batch_norm(affine, statistics, pre, ws):
     moved = trained(finetune_learner(pre, bright(), ws, 2, batch_norm=(affine, statistics), keep_weights=False))
     norms = [name for name, m in pre.model.named_modules() if isinstance(m, nn.BatchNorm2d)]
-    expected = {f"{n}.{part}" for n in norms for part in (["weight", "bias"] if affine else []) + (["running_mean", "running_var"] if statistics else [])}
+    expected = {f"{n}.{part}" for n in norms for part in (["weight", "bias"] if affine else [])
+                + (["running_mean", "running_var"] if statistics else [])}
     assert {k for k in moved if k.rsplit(".", 1)[0] in norms} == expected
     assert "layer4.0.conv1.weight" in moved and "fc.weight" in moved and "layer3.0.conv1.weight" not in moved
 
@@ -59,8 +63,10 @@ class Free(Callback):
 
     def before_batch(self):
         model = self.learn.model
-        free = {name for name, g in zip(layer_groups(model), splitter(model)) if any(p.requires_grad for p in g if p.ndim > 1)}
-        self.seen.append((free, len(self.opt.opt.state), any(m.weight.requires_grad for m in model.modules() if isinstance(m, nn.BatchNorm2d))))
+        free = {name for name, g in zip(layer_groups(model), splitter(model))
+                if any(p.requires_grad for p in g if p.ndim > 1)}
+        self.seen.append((free, len(self.opt.opt.state),
+                          any(m.weight.requires_grad for m in model.modules() if isinstance(m, nn.BatchNorm2d))))
 
 
 def test_gradual_unfreezing_frees_one_stage_an_epoch_and_the_optimizer_forgets_nothing(pre, ws):
@@ -68,7 +74,8 @@ def test_gradual_unfreezing_frees_one_stage_an_epoch_and_the_optimizer_forgets_n
     learn = finetune_learner(pre, bright(), ws, 3, gradual=True, cbs=notes, bs=30, keep_weights=False)
     with learn.no_bar(), learn.no_logging():
         learn.fit(4, 1e-3)
-    free, moments, _ = zip(*[n for k, n in enumerate(notes.seen) if k % 2 == 0])  # each epoch is a batch of training and one of validation
+    # each epoch is a batch of training and one of validation
+    free, moments, _ = zip(*[n for k, n in enumerate(notes.seen) if k % 2 == 0])
     assert list(free) == [{"fc"}, {"layer4", "fc"}, {"layer3", "layer4", "fc"}, {"layer3", "layer4", "fc"}]
     assert moments[0] == 0 < moments[1] < moments[2] < moments[3]
 
@@ -76,7 +83,8 @@ def test_gradual_unfreezing_frees_one_stage_an_epoch_and_the_optimizer_forgets_n
 def test_gradual_unfreezing_leaves_the_case_of_batch_norm_as_it_was_asked_for(pre, ws):
     for affine in False, True:
         notes = Free()
-        learn = finetune_learner(pre, bright(), ws, 2, gradual=True, batch_norm=(affine, False), cbs=[notes], keep_weights=False)
+        learn = finetune_learner(pre, bright(), ws, 2, gradual=True, batch_norm=(affine, False), cbs=[notes],
+                                 keep_weights=False)
         with learn.no_bar(), learn.no_logging():
             learn.fit(2, 1e-3)
         assert {n[2] for n in notes.seen} == {affine}
@@ -89,13 +97,16 @@ def test_callbacks_of_ones_own_do_not_replace_those_that_freeze(pre, ws):
 
 def test_the_head_is_one_layer_and_what_is_frozen_drops_nothing(ws):
     with torch.device("meta"):
-        assert [list(layer_groups(get_model(n, weights=None)))[-1] for n in ("vgg11", "mobilenet_v3_small", "convnext_tiny")] == ["head"] * 3
+        assert [list(layer_groups(get_model(n, weights=None)))[-1] for n in ("vgg11", "mobilenet_v3_small",
+                                                                             "convnext_tiny")] == ["head"] * 3
     torch.manual_seed(0)
-    small = Pretrained("mobilenet", get_model("mobilenet_v3_small", weights=None, num_classes=5, dropout=0.5).eval(), [0.5] * 3, [0.25] * 3, 224, list("abcde"), math.nan)
+    small = Pretrained("mobilenet", get_model("mobilenet_v3_small", weights=None, num_classes=5, dropout=0.5).eval(),
+                       [0.5] * 3, [0.25] * 3, 224, list("abcde"), math.nan)
     notes = []
     learn = finetune_learner(small, bright(), ws, 1, keep_weights=False)
     second = learn.model.features[1]
-    second.register_forward_hook(lambda m, x, y: notes.append(m.training) if m is second else None)  # not the copy that tells one fit from another
+    # not the copy that tells one fit from another
+    second.register_forward_hook(lambda m, x, y: notes.append(m.training) if m is second else None)
     assert sum(p.requires_grad for p in learn.model.parameters()) == 2, "weights and bias of the last layer"
     assert any(type(cb).__name__ == "EvalFrozen" for cb in learn.cbs)
     with learn.no_bar(), learn.no_logging():
@@ -124,11 +135,13 @@ def test_grad_cam_finds_what_spoke_for_the_answer():
     xb = torch.zeros(2, 3, 8, 8)
     xb[:, :, 2, 5] = 1
     heat, probabilities = grad_cam(model, xb, bright)
-    assert heat.shape == (2, 8, 8) and heat[0].argmax() == 2 * 8 + 5 and heat.max() == 1 and torch.allclose(probabilities.sum(1), torch.ones(2))
+    assert heat.shape == (2, 8, 8) and heat[0].argmax() == 2 * 8 + 5 and heat.max() == 1 \
+        and torch.allclose(probabilities.sum(1), torch.ones(2))
     assert grad_cam(model, xb, bright, [1, 1])[0].max() == 0, "what speaks for one answer does not speak for the other"
     with pytest.raises(CourseError, match="Grad-CAM needs a square map"):
         grad_cam(model, xb, head)
-    swin = SwinTransformer(patch_size=[4, 4], embed_dim=24, depths=[1, 1], num_heads=[2, 2], window_size=[4, 4], num_classes=2)
+    swin = SwinTransformer(patch_size=[4, 4], embed_dim=24, depths=[1, 1], num_heads=[2, 2], window_size=[4, 4],
+                           num_classes=2)
     with pytest.raises(CourseError, match="of a convolutional network"):
         grad_cam(swin, torch.rand(1, 3, 96, 96), swin.features[-1])
 
@@ -148,8 +161,11 @@ def test_a_class_may_have_any_name(pre):
     right = show_prediction(picture, pre.model, pre, classes, 48).axes[1]
     right.figure.canvas.draw()
     ticks = right.get_yticklabels()
-    assert sorted(t.get_text() for t in ticks) == sorted(c.replace("_", " ") for c in classes) and len(right.patches) == 5
-    assert not any(t.get_parse_math() for t in ticks) and [p.get_y() + p.get_height() / 2 for p in right.patches] == pytest.approx(range(5)), "as they are, a bar each"
+    assert sorted(t.get_text() for t in ticks) == sorted(c.replace("_", " ") for c in classes) \
+        and len(right.patches) == 5
+    assert not any(t.get_parse_math() for t in ticks) and [p.get_y() + p.get_height() / 2
+                                                           for p in right.patches] == pytest.approx(range(5)), \
+                                                               "as they are, a bar each"
 
 
 def test_stages_out_of_range(pre, ws):
@@ -176,14 +192,16 @@ FORGOTTEN = {
 }
 
 
-@pytest.mark.parametrize("shapes", [[(24, 30), (30, 24)], [(24, 40)], [(40, 24)], [(24, 24), (31, 45), (50, 33)]], ids=str)
+@pytest.mark.parametrize("shapes", [[(24, 30), (30, 24)], [(24, 40)], [(40, 24)], [(24, 24), (31, 45), (50, 33)]],
+                         ids=str)
 @pytest.mark.parametrize("how", FORGOTTEN)
 def test_forgotten_squares_are_cut_and_that_is_said_once(how, shapes, pre, ws, capsys):
     _say_squares.cache_clear()
     s = of_shapes(*shapes)
     got = [FORGOTTEN[how](s, pre, ws) for _ in range(2)]
     said = capsys.readouterr().out
-    assert said.count("middle square") == (len(shapes) > 1 or "24 pixels" in how or "test" in how)  # else the images are taken as they are
+    # else the images are taken as they are
+    assert said.count("middle square") == (len(shapes) > 1 or "24 pixels" in how or "test" in how)
     assert len(got[0]) == 40
     if "pixels" in how:
         assert got[0].shape == (40, 24, 24, 3) and (got[0] == center_crop_all(s).images).all()
@@ -191,7 +209,8 @@ def test_forgotten_squares_are_cut_and_that_is_said_once(how, shapes, pre, ws, c
 
 def test_squares_that_are_there_are_left_alone(pre, ws, capsys):
     s = of_shapes((24, 24))
-    assert finetune_learner(pre, s, ws).data is s and learner(s, vgg(2, (4, 4, 4), 8, side=24), ws).data is s and not capsys.readouterr().out
+    assert finetune_learner(pre, s, ws).data is s and learner(s, vgg(2, (4, 4, 4), 8, side=24), ws).data is s \
+        and not capsys.readouterr().out
     with pytest.raises(CourseError, match=r"can't take inputs of shape .2, 3, 24, 24."):
         learner(s, vgg(2, (4, 4, 4), 8, side=32), ws)
 
@@ -204,11 +223,13 @@ def test_a_fit_that_keeps_no_weights_is_known_and_nothing_can_follow_it(pre, ws,
         return learn
     first, again = fit(False), fit(False)
     assert "its history is loaded" in capsys.readouterr().out and again.recorder.values == first.recorder.values
-    assert sum(f.stat().st_size for f in again.checkpoints.kept.iterdir()) < 1e6 < 4 * sum(p.numel() for p in pre.model.parameters())
+    assert sum(f.stat().st_size for f in again.checkpoints.kept.iterdir()) < 1e6 < 4 * sum(p.numel()
+        for p in pre.model.parameters())
     for ask in (lambda: again.fit(1, 1e-3)), again.get_preds, again.validate:
         with pytest.raises(CourseError, match="weights were not kept"):
             ask()
     whole = fit(True)
-    assert "nothing is trained" not in capsys.readouterr().out and whole.recorder.values == first.recorder.values, "asked for weights, it trains again"
+    assert "nothing is trained" not in capsys.readouterr().out and whole.recorder.values == first.recorder.values, \
+        "asked for weights, it trains again"
     fit(False)
     assert "its history and weights are loaded" in capsys.readouterr().out

@@ -32,7 +32,8 @@ def test_a_submission_is_in_the_order_of_the_sample(tmp_path):
     assert pd.read_csv(tmp_path / "labels.csv").iloc[:, 1].tolist() == ["cat", "cat", "dog"], "in the sample's order"
     write_submission(tmp_path / "whole.csv", [1, 2, 3], [4, 5, 6], SAMPLE)
     assert (tmp_path / "whole.csv").read_text().splitlines()[1] == "3,6", "a label that is a whole number stays one"
-    for ids in [1, 2, 3], ["1", "2", "3"], np.array([1., 2, 3]), torch.tensor([1, 2, 3]), {1: 0, 2: 0, 3: 0}.keys(), pd.DataFrame({"id": [1, 2, 3]}):
+    for ids in [1, 2, 3], ["1", "2", "3"], np.array([1., 2, 3]), torch.tensor([1, 2, 3]), {1: 0, 2: 0, 3: 0}.keys(), \
+        pd.DataFrame({"id": [1, 2, 3]}):
         write_submission(tmp_path / "t.csv", ids, np.array([[10], [20], [30]]), tmp_path / "sample.csv")
         assert (tmp_path / "t.csv").read_text() == (tmp_path / "s.csv").read_text(), ids
 
@@ -53,7 +54,8 @@ def test_ids_are_written_as_the_sample_has_them(expected, ids, labels, tmp_path)
     sample.to_csv(tmp_path / "sample.csv", index=False)
     for given in tmp_path / "sample.csv", sample:
         write_submission(tmp_path / "s.csv", ids, range(len(ids)), given)
-        assert pd.read_csv(tmp_path / "s.csv", dtype=str, keep_default_na=False).to_dict("list") == {"id": expected, "label": list(labels)}
+        assert pd.read_csv(tmp_path / "s.csv", dtype=str, keep_default_na=False).to_dict("list") == {"id": expected,
+            "label": list(labels)}
 
 
 @pytest.mark.parametrize("expected, ids, says", [
@@ -63,9 +65,11 @@ def test_ids_are_written_as_the_sample_has_them(expected, ids, labels, tmp_path)
     ("0001,0002", [1, "2"], "unknown: 0002, 2;"),
     ("10e2,20e3", ["1000", "20000"], "unknown: 1000, 10e2"),
     ("True,False", [1, 0], "unknown: 0, 1, False, True"),
-    ("NA,b", [float("nan"), "b"], "1 ids are NaN, as pandas reads an id such as NA: read their file with dtype=str and keep_default_na=False"),
+    ("NA,b", [float("nan"), "b"], "1 ids are NaN, as pandas reads an id such as NA: read their file with dtype=str and "
+                                  "keep_default_na=False"),
     ("a,a", ["a", "b"], "1 ids of the sample come twice, the first is a"),
-    ("12345678901234567890123,2", [1.2345678901234568e22, 2], r"unknown: 1.2345678901234568e\+22, 12345678901234567890123"),
+    ("12345678901234567890123,2", [1.2345678901234568e22, 2], r"unknown: 1.2345678901234568e\+22, "
+                                                              r"12345678901234567890123"),
 ])
 def test_ids_that_could_be_others_are_refused(expected, ids, says, tmp_path):
     (tmp_path / "sample.csv").write_text("id,label\n" + "".join(f"{e},0\n" for e in expected.split(",")))
@@ -79,7 +83,8 @@ def test_a_sample_that_pandas_has_read_keeps_what_is_left(tmp_path):
     lossy = pd.read_csv(tmp_path / "sample.csv")
     write_submission(tmp_path / "s.csv", lossy.id, [5, 6], lossy)
     assert (tmp_path / "s.csv").read_text() == "id,label\n1,5\n2,6\n"
-    with pytest.raises(CourseError, match="unknown: 0001, 0002, 1, 2; .*give the sample's file instead of a DataFrame, as pandas reads 0001 as 1"):
+    with pytest.raises(CourseError, match="unknown: 0001, 0002, 1, 2; .*give the sample's file instead of a DataFrame, "
+                                          "as pandas reads 0001 as 1"):
         write_submission(tmp_path / "s.csv", ["0001", "0002"], [5, 6], lossy)
     (tmp_path / "sample.csv").write_text("id,label\nNA,0\nb,0\n")
     with pytest.raises(CourseError, match="1 ids of the sample are NaN"):
@@ -91,11 +96,15 @@ def test_a_sample_that_pandas_has_read_keeps_what_is_left(tmp_path):
 
 
 @pytest.mark.parametrize("in_sample, values, written", [
-    ("0,0,1", [1., 0., 2.], "1,0,2"), ("0,0,1", np.float32([1, 0, -2]), "1,0,-2"), ("0,0,0", [True, False, True], "1,0,1"), ("0,0,0", [0.5, 1., 0.25], "0.5,1.0,0.25"),
-    ("0.0,0.0,0.0", [1., 0., 2.], "1.0,0.0,2.0"), ("0.5,0,1", [1., 0., 2.], "1.0,0.0,2.0"), ("0.0,0.0,0.0", [1, 0, 2], "1,0,2"), ("0,0,0", [1e300, 1., 2.], "1e+300,1.0,2.0"),
-    ("False,False,True", [1, 0, 1], "True,False,True"), ("False,False,False", [0.9, 0.1, 1.], "0.9,0.1,1.0"), ("cat,cat,cat", ["cat", "1.0", "dog"], "cat,1.0,dog")])
+    ("0,0,1", [1., 0., 2.], "1,0,2"), ("0,0,1", np.float32([1, 0, -2]), "1,0,-2"),
+    ("0,0,0", [True, False, True], "1,0,1"), ("0,0,0", [0.5, 1., 0.25], "0.5,1.0,0.25"),
+    ("0.0,0.0,0.0", [1., 0., 2.], "1.0,0.0,2.0"), ("0.5,0,1", [1., 0., 2.], "1.0,0.0,2.0"),
+    ("0.0,0.0,0.0", [1, 0, 2], "1,0,2"), ("0,0,0", [1e300, 1., 2.], "1e+300,1.0,2.0"),
+    ("False,False,True", [1, 0, 1], "True,False,True"), ("False,False,False", [0.9, 0.1, 1.], "0.9,0.1,1.0"),
+    ("cat,cat,cat", ["cat", "1.0", "dog"], "cat,1.0,dog")])
 def test_whole_labels_are_written_as_the_sample_has_them(in_sample, values, written, tmp_path):
-    (tmp_path / "sample.csv").write_text("id,label\n" + "".join(f"{k},{v}\n" for k, v in enumerate(in_sample.split(","))))
+    (tmp_path / "sample.csv").write_text("id,label\n" + "".join(f"{k},{v}\n" for k,
+                                                                v in enumerate(in_sample.split(","))))
     for sample in tmp_path / "sample.csv", pd.read_csv(tmp_path / "sample.csv"):
         write_submission(tmp_path / "s.csv", range(3), values, sample)
         assert [line.split(",")[1] for line in (tmp_path / "s.csv").read_text().splitlines()[1:]] == written.split(",")
@@ -108,10 +117,17 @@ def test_each_column_has_its_own_kind(tmp_path):
     assert (tmp_path / "s.csv").read_text() == "id,label,score,name\n01,4,0.5,b\n02,3,1.0,a\n"
 
 
-@pytest.mark.parametrize("ids, values, says", [([1, 2], [1, 2], "missing or unknown: 3"), ([1, 2, 3, 4], [1, 2, 3, 4], "missing or unknown: 4"), ([1, 2, 2], [1, 2, 3], "1 ids come twice, the first is 2"),
-                                               ([1, 2, 3], [1, 2], "2 values for 3 ids"), ([1, 2, 3], [[1, 2]] * 3, "2 values a row and the sample has 1 columns"), ([1, 2, 3], [1, float("nan"), 3], "1 row.s. hold NaN .* id 2"),
-                                               ([1, 2, 3], [1, 2, float("inf")], "id 3"), ([1, 2, 3], ["cat", float("nan"), "dog"], "1 row.s. hold NaN .* id 2"),
-                                               ([1, 2, 3], [None, 1, 2], "id 1"), ([], [], "Ids are missing or unknown: 1, 2, 3")])
+@pytest.mark.parametrize("ids, values, says",
+                         [([1, 2], [1, 2], "missing or unknown: 3"),
+                          ([1, 2, 3, 4], [1, 2, 3, 4], "missing or unknown: 4"),
+                          ([1, 2, 2], [1, 2, 3], "1 ids come twice, the first is 2"),
+                                               ([1, 2, 3], [1, 2], "2 values for 3 ids"),
+                                               ([1, 2, 3], [[1, 2]] * 3, "2 values a row and the sample has 1 columns"),
+                                               ([1, 2, 3], [1, float("nan"), 3], "1 row.s. hold NaN .* id 2"),
+                                               ([1, 2, 3], [1, 2, float("inf")], "id 3"),
+                                               ([1, 2, 3], ["cat", float("nan"), "dog"], "1 row.s. hold NaN .* id 2"),
+                                               ([1, 2, 3], [None, 1, 2], "id 1"),
+                                               ([], [], "Ids are missing or unknown: 1, 2, 3")])
 def test_a_submission_that_would_be_refused_is_not_written(ids, values, says, tmp_path):
     with pytest.raises(CourseError, match=says):
         write_submission(tmp_path / "s.csv", ids, values, SAMPLE)

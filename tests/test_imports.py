@@ -14,7 +14,8 @@ MODULES = sorted(p for p in (ROOT / "coursekit").glob("*.py") if p.stem not in (
 MOVES = "it is being divided"
 LATER = {  # what is still to be moved: {rule: {name: why}}
     "order": dict.fromkeys(("kit/03_training",), MOVES),
-    "cells": dict.fromkeys(("03_finetune", "05_text", "kit/02_workspace", "kit/03_fetch", "kit/03_training", "kit/05_images", "kit/04_describe"), MOVES),
+    "cells": dict.fromkeys(("03_finetune", "05_text", "kit/02_workspace", "kit/03_fetch", "kit/03_training",
+                            "kit/05_images", "kit/04_describe"), MOVES),
     "modules": dict.fromkeys(("images", "text", "training"), MOVES),
     "functions": dict.fromkeys(("fetch", "images", "training"), MOVES),
 }
@@ -67,8 +68,10 @@ OF_LESSONS = {module(p) for p in LESSONS} - {None}
 
 
 @pytest.mark.parametrize("source, modules", [
-    ("from coursekit.data import a", ["data"]), ("from coursekit import text, data", ["text", "data"]), ("import coursekit.ledger as l, os", ["ledger"]),
-    ("def f():\n    from coursekit.fetch import x", ["fetch"]), ("import numpy\nfrom pathlib import Path\nimport coursekit", [])])
+    ("from coursekit.data import a", ["data"]), ("from coursekit import text, data", ["text", "data"]),
+    ("import coursekit.ledger as l, os", ["ledger"]),
+    ("def f():\n    from coursekit.fetch import x", ["fetch"]), ("import numpy\nfrom pathlib import Path\nimport "
+                                                                 "coursekit", [])])
 def test_the_checker_sees_imports(source, modules):
     assert list(imported(source)) == modules
 
@@ -79,10 +82,12 @@ def test_no_lesson_imports_another(path):
 
 
 @pytest.mark.parametrize("lesson, names", [
-    ("data", "Splits audit class_counts contact_sheet dataset_picker fast_model image_folder image_table imbalance_ratio interval learning_curve make_split more_data near_duplicates pair_sheet "
+    ("data", "Splits audit class_counts contact_sheet dataset_picker fast_model image_folder image_table "
+             "imbalance_ratio interval learning_curve make_split more_data near_duplicates pair_sheet "
              "parts_of patch_features resolution_game resolution_score resolution_sheet squares suggest_split"),
     ("baseline", "dumb_baselines final_test history most_confident_mistakes reliability train_baseline vgg"),
-    ("ablate", "TrainAccuracy ablate augmentations changes curves dots draw gaps look_once network plot_comparison schedule sizes train_variant verdict"),
+    ("ablate", "TrainAccuracy ablate augmentations changes curves dots draw gaps look_once network plot_comparison "
+               "schedule sizes train_variant verdict"),
     ("functions", "fit_function mlp write_submission")])
 def test_what_students_import_from_a_lesson_is_there(lesson, names):
     there = importlib.import_module(f"coursekit.{lesson}")
@@ -103,7 +108,8 @@ def test_the_kit_is_numbered_in_the_order_of_dependence(path):
 
 @pytest.mark.parametrize("path", cases("cells", LESSONS + KIT))
 def test_no_cell_is_over_60_lines(path):
-    assert not [f"{len(source.splitlines())} lines: {source[:60]!r}" for source in code(path) if len(source.splitlines()) > 60]
+    assert not [f"{len(source.splitlines())} lines: {source[:60]!r}" for source in code(path)
+                if len(source.splitlines()) > 60]
 
 
 @pytest.mark.parametrize("path", cases("modules", MODULES))
@@ -112,7 +118,8 @@ def test_no_module_is_over_500_lines(path):
 
 
 def long_functions(source):
-    "Functions of more than 30 lines of code (signature, docstring and blank lines not counted) that have no comment '# long because'."
+    """Functions of more than 30 lines of code (signature, docstring and blank lines not counted) that have no
+    comment '# long because'."""
     lines = source.splitlines()
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
@@ -131,5 +138,6 @@ def test_no_function_is_over_30_lines_without_a_reason(path):
 def test_a_long_function_is_seen_and_a_reason_counts():
     body = "\n".join(f"    x = {i}\n" for i in range(31))
     assert list(long_functions(f'def f(a,\n      b):\n    "What."\n{body}')) == ["f: 31 lines"]
-    assert not list(long_functions(f'# long because of the sea\ndef f():\n{body}')) and not list(long_functions(f"def f():\n    # long because of the sea\n{body}"))
+    assert not list(long_functions(f'# long because of the sea\ndef f():\n{body}')) \
+        and not list(long_functions(f"def f():\n    # long because of the sea\n{body}"))
     assert not list(long_functions('def f(a,\n      b):\n    "What."\n' + body.replace("    x = 3\n", "", 1)))

@@ -44,7 +44,9 @@ from coursekit.runs import record, run_grid
 
 def test_a_batch_depends_on_seed_epoch_and_number_alone():
     s = made()
-    a, b = (ArrayLoader(s.images, s.labels, s.classes, bs=32, augment=[random_hflip, random_translate(2), cutout(4), mixup(3)], shuffle=True, seed=1) for _ in range(2))
+    a, b = (ArrayLoader(s.images, s.labels, s.classes, bs=32, augment=[random_hflip, random_translate(2), cutout(4),
+                                                                       mixup(3)], shuffle=True, seed=1)
+            for _ in range(2))
     a.epoch = b.epoch = 3
     list(a), torch.rand(5)
     for (x, y), (_, (x2, y2)) in zip(list(a)[4:], b.batches(4)):
@@ -56,7 +58,8 @@ def test_a_batch_depends_on_seed_epoch_and_number_alone():
 
 def test_every_image_comes_once_an_epoch_and_epochs_differ():
     s = made()
-    dl = ArrayLoader(np.arange(240, dtype=np.uint8)[:, None, None, None] * np.ones((1, 2, 2, 3), np.uint8), s.labels, s.classes, bs=50, shuffle=True)
+    dl = ArrayLoader(np.arange(240, dtype=np.uint8)[:, None, None, None] * np.ones((1, 2, 2, 3), np.uint8), s.labels,
+                     s.classes, bs=50, shuffle=True)
     seen = [torch.cat([x[:, 0, 0, 0] for x, _ in dl]).mul(255).round().int().tolist()]
     dl.epoch = 1
     seen.append(torch.cat([x[:, 0, 0, 0] for x, _ in dl]).mul(255).round().int().tolist())
@@ -93,7 +96,8 @@ def test_predictions_and_interpretation(place):
     learn = quiet(learner(s, net(), place, bs=32, augment=[random_hflip]), 4, 0.03)
     with learn.no_bar():
         preds, targets = learn.get_preds()
-        assert torch.equal(targets, torch.as_tensor(s.labels[s.valid])) and torch.allclose(preds.sum(1), torch.ones(len(preds)), atol=1e-5)
+        assert torch.equal(targets, torch.as_tensor(s.labels[s.valid])) \
+            and torch.allclose(preds.sum(1), torch.ones(len(preds)), atol=1e-5)
         train_preds, train_targets = learn.get_preds(ds_idx=0)
         assert torch.equal(train_targets, torch.as_tensor(s.labels[s.train])), "in the order of the data"
         interp = ClassificationInterpretation.from_learner(learn)
@@ -101,7 +105,8 @@ def test_predictions_and_interpretation(place):
     assert matrix.sum() == len(s.valid) and matrix.trace() == (preds.argmax(1) == targets).sum()
     losses, idx = interp.top_losses(5)
     worst = torch.nn.functional.nll_loss(preds.log(), targets, reduction="none")
-    assert torch.allclose(losses, worst.topk(5).values, atol=1e-4) and set(idx.tolist()) == set(worst.topk(5).indices.tolist())
+    assert torch.allclose(losses, worst.topk(5).values, atol=1e-4) \
+        and set(idx.tolist()) == set(worst.topk(5).indices.tolist())
 
 
 def test_lr_find_writes_nothing(place, tmp_path, monkeypatch):
@@ -110,10 +115,12 @@ def test_lr_find_writes_nothing(place, tmp_path, monkeypatch):
     before = [p.clone() for p in learn.model.parameters()]
     with learn.no_bar():
         found = learn.lr_find(num_it=30, show_plot=False)
-    assert 0 < found.valley < 10 and all(map(torch.equal, before, learn.model.parameters())) and not (place.runs / "fits").exists() and not os.path.exists("models")
+    assert 0 < found.valley < 10 and all(map(torch.equal, before, learn.model.parameters())) \
+        and not (place.runs / "fits").exists() and not os.path.exists("models")
 
 
-@pytest.mark.parametrize("precision, dtype", [("fp32", torch.float32), ("bf16", torch.bfloat16), ("fp16", torch.float16)])
+@pytest.mark.parametrize("precision, dtype", [("fp32", torch.float32), ("bf16", torch.bfloat16),
+                                              ("fp16", torch.float16)])
 def test_precision_is_used_and_left_again(precision, dtype, place):
     seen = []
 
@@ -124,7 +131,8 @@ def test_precision_is_used_and_left_again(precision, dtype, place):
             return out
 
     learn = quiet(learner(made(), nn.Sequential(nn.Flatten(), Spy(768, 3)), place, bs=32, precision=precision), 1, 1e-3)
-    assert seen[-1] == dtype and seen.count(dtype) >= 6 and not torch.is_autocast_enabled("cpu") and learn.precision == precision
+    assert seen[-1] == dtype and seen.count(dtype) >= 6 and not torch.is_autocast_enabled("cpu") \
+        and learn.precision == precision
 
 
 def test_an_exception_leaves_no_autocast_behind(place):
@@ -161,14 +169,16 @@ def no_gradient(grad):
 @pytest.mark.parametrize("where", ["forwards", "backwards"])
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
 @pytest.mark.parametrize("asked", ["as an argument", "as fastai has it"])
-def test_a_precision_that_this_machine_cannot_do_is_said_and_full_precision_used(where, precision, asked, place, capsys, monkeypatch):
+def test_a_precision_that_this_machine_cannot_do_is_said_and_full_precision_used(where, precision, asked, place, capsys,
+    monkeypatch):
     model = nn.Sequential(nn.Flatten(), NoHalf(where))
     learn = learner(made(), model, place, bs=32, **({"precision": precision} if asked == "as an argument" else {}))
     if asked != "as an argument":
         monkeypatch.setattr(precision_module, "best_precision", lambda device: precision)
         learn = getattr(learn, f"to_{precision}")()
     said = capsys.readouterr().out
-    assert f"can't train this model in {precision} (" in said and said.endswith("it trains in fp32.\n") and learn.precision == "fp32"
+    assert f"can't train this model in {precision} (" in said and said.endswith("it trains in fp32.\n") \
+        and learn.precision == "fp32"
     quiet(learn, 1, 1e-3)
     with learn.no_bar():
         assert len(learn.get_preds()[0]) == len(made().valid)
@@ -182,7 +192,9 @@ def test_fastais_names_for_a_precision(ask, has, place, capsys, monkeypatch):
     learn = learner(s, net(), place, bs=32)
     capsys.readouterr()
     assert getattr(learn, f"to_{ask}")() is learn and learn.precision == taken
-    assert capsys.readouterr().out == ("" if taken == ask else f"{ask} is for GPUs and would make this CPU many times slower: it trains in {has}. precision='{ask}' insists.\n")
+    assert capsys.readouterr().out == ("" if taken == ask else f"{ask} is for GPUs and would make this CPU many times "
+                                                               f"slower: it trains in {has}. precision='{ask}' "
+                                                               f"insists.\n")
     quiet(learn, 1, 0.01)
     assert len(learn.epochs) == 1
     again = learner(s, net(), place, bs=32, **({"precision": ask} if taken == ask else {}))
@@ -201,12 +213,15 @@ def test_weights_that_were_saved_are_there_for_another_learner(when, place, tmp_
         quiet(other, 2, 0.03)
     other.load("mine")
     saved = torch.load(place.runs / "models" / "mine.pth", weights_only=False)
-    assert all(map(torch.equal, saved["model"].values(), other.model.state_dict().values())) and not (tmp_path / "models").exists()
+    assert all(map(torch.equal, saved["model"].values(), other.model.state_dict().values())) \
+        and not (tmp_path / "models").exists()
     with pytest.raises(CourseError, match=r"There is no .*none.pth: learn.save\('none'\) writes it"):
         other.load("none")
 
 
-@pytest.mark.parametrize("augment, says", [(lambda xb, yb: xb, "returns a Tensor"), (lambda xb, yb: None, "returns a NoneType"), (lambda xb, yb: (xb, yb, 1), "returns a tuple")])
+@pytest.mark.parametrize("augment, says",
+                         [(lambda xb, yb: xb, "returns a Tensor"), (lambda xb, yb: None, "returns a NoneType"),
+                          (lambda xb, yb: (xb, yb, 1), "returns a tuple")])
 def test_an_augmentation_that_returns_something_else_is_a_sentence(augment, says, place):
     with pytest.raises(CourseError, match=says + ": a function .xb, yb. -> .xb, yb. is expected"):
         quiet(learner(made(), net(), place, bs=32, augment=[augment]), 1, 0.01)
@@ -220,9 +235,12 @@ def test_the_test_part_is_not_predicted_by_the_way(part, place):
         learner("my-images", net(), place)
 
 
-@pytest.mark.parametrize("make", [lambda: MixedPrecision(), lambda: NonNativeMixedPrecision(), lambda: GradientAccumulation(64), lambda: type("Mine", (MixedPrecision,), {})()])
+@pytest.mark.parametrize("make", [lambda: MixedPrecision(), lambda: NonNativeMixedPrecision(),
+                                  lambda: GradientAccumulation(64), lambda: type("Mine", (MixedPrecision,), {})()])
 def test_callbacks_that_would_lose_the_fit_are_refused_at_once(make, place):
-    for attempt in (lambda: learner(made(), net(), place, cbs=make()), lambda: learner(made(), net(), place).add_cb(make()), lambda: learner(made(), net(), place).fit(1, cbs=make())):
+    for attempt in (lambda: learner(made(), net(), place, cbs=make()),
+                    lambda: learner(made(), net(), place).add_cb(make()),
+                    lambda: learner(made(), net(), place).fit(1, cbs=make())):
         with pytest.raises(CourseError, match="precision=|gradients between batches"):
             attempt()
     assert not list(place.runs.glob("fits/*/final.pt"))
@@ -259,14 +277,18 @@ def test_new_pictures_are_answered_whatever_they_come_as(trained, tmp_path):
         dl = trained.dls.valid
         xb = (torch.from_numpy(x).permute(0, 3, 1, 2) / 255 - dl.mean) / dl.std
         assert torch.allclose(trained.model.eval()(xb).softmax(1), expected, atol=1e-5)
-    forms = {"a list of arrays": list(x), "paths": paths, "strings": [str(p) for p in paths], "a folder": tmp_path / "new", "a folder's name": str(tmp_path / "new"), "Pillow's images": [Image.open(p) for p in paths],
-             "bytes": [p.read_bytes() for p in paths], "open files": [open(p, "rb") for p in paths], "of all kinds": [x[0], paths[1], str(paths[2]), Image.open(paths[3]), paths[4].read_bytes()],
+    forms = {"a list of arrays": list(x), "paths": paths, "strings": [str(p) for p in paths],
+             "a folder": tmp_path / "new", "a folder's name": str(tmp_path / "new"),
+             "Pillow's images": [Image.open(p) for p in paths],
+             "bytes": [p.read_bytes() for p in paths], "open files": [open(p, "rb") for p in paths],
+             "of all kinds": [x[0], paths[1], str(paths[2]), Image.open(paths[3]), paths[4].read_bytes()],
              "an object array": np.array([*[None] * 5, 0], object)[:5]}
     forms["an object array"][:] = list(x)
     for form, items in forms.items():
         assert torch.allclose(answers(trained, items), expected, atol=1e-5), form
     names = lambda dl: [os.path.basename(p) for p in dl.items]
-    assert names(trained.dls.test_dl(tmp_path / "new")) == names(trained.dls.test_dl(paths)) == [f"{k}.png" for k in range(5)]
+    assert names(trained.dls.test_dl(tmp_path / "new")) == names(trained.dls.test_dl(paths)) == [f"{k}.png"
+        for k in range(5)]
     for one in x[0], paths[0], str(paths[0]), Image.open(paths[0]), paths[0].read_bytes():
         assert torch.allclose(answers(trained, one), expected[:1], atol=1e-5)
         name, number, probs = trained.predict(one)
@@ -290,11 +312,17 @@ def test_images_that_are_no_squares_have_new_ones_cut_to_their_shape(place):
     s = made()
     wide = replace(s, images=np.concatenate([s.images, s.images[:, :, ::-1]], 2))
     learn = quiet(learner(wide, net(), place, bs=32), 1, 0.01)
-    assert answers(learn, [bright(1, 50, 50)[0], bright(1, 10, 99)[0]]).shape == (2, 3) and learn.dls.test_dl(bright(1, 50, 50)).one_batch()[0].shape == (1, 3, 16, 32)
+    assert answers(learn, [bright(1, 50, 50)[0], bright(1, 10, 99)[0]]).shape == (2, 3) \
+        and learn.dls.test_dl(bright(1, 50, 50)).one_batch()[0].shape == (1, 3, 16, 32)
 
 
-@pytest.mark.parametrize("items, says", [(None, "The pictures are None"), ([["a.png"]], "is of the type list"), ([], "the pictures are \\[\\]|The pictures are"), (["nowhere.png"], "nowhere.png can't be read as an image"), (np.zeros((3, 16, 16, 3)), "array of float64"), (7, "The pictures are 7"),
-                                         (torch.zeros(3, 16, 16), "is of the type Tensor"), ([None], "is of the type NoneType"), (np.zeros((2, 2, 16, 16, 3), np.uint8), "shape .2, 16, 16, 3.")])
+@pytest.mark.parametrize("items, says", [(None, "The pictures are None"), ([["a.png"]], "is of the type list"),
+                                         ([], "the pictures are \\[\\]|The pictures are"),
+                                         (["nowhere.png"], "nowhere.png can't be read as an image"),
+                                         (np.zeros((3, 16, 16, 3)), "array of float64"), (7, "The pictures are 7"),
+                                         (torch.zeros(3, 16, 16), "is of the type Tensor"),
+                                         ([None], "is of the type NoneType"),
+                                         (np.zeros((2, 2, 16, 16, 3), np.uint8), "shape .2, 16, 16, 3.")])
 def test_what_is_no_picture_is_a_sentence(items, says, trained):
     with pytest.raises(CourseError, match=says):
         trained.dls.test_dl(items)
@@ -302,11 +330,13 @@ def test_what_is_no_picture_is_a_sentence(items, says, trained):
         trained.dls.test_dl(bright(2), with_labels=True)
 
 
-@pytest.mark.parametrize("loss", [nn.CrossEntropyLoss(label_smoothing=0.1), torch.nn.functional.cross_entropy, partial(torch.nn.functional.cross_entropy, label_smoothing=0.2), None])
+@pytest.mark.parametrize("loss", [nn.CrossEntropyLoss(label_smoothing=0.1), torch.nn.functional.cross_entropy,
+                                  partial(torch.nn.functional.cross_entropy, label_smoothing=0.2), None])
 def test_predictions_are_probabilities_whatever_the_loss(loss, place):
     learn = quiet(learner(made(), net(), place, bs=32, loss_func=loss, augment=[random_hflip]), 1, 0.01)
     with learn.no_bar():
-        for preds in learn.get_preds()[0], learn.tta(n=2)[0], learn.predict(bright(1)[0])[2][None], learn.get_preds(dl=learn.dls.test_dl(bright(3)))[0]:
+        for preds in learn.get_preds()[0], learn.tta(n=2)[0], learn.predict(bright(1)[0])[2][None], \
+            learn.get_preds(dl=learn.dls.test_dl(bright(3)))[0]:
             assert (preds >= 0).all() and torch.allclose(preds.sum(1), torch.ones(len(preds)), atol=1e-5)
         assert learn.get_preds(act=lambda x: x)[0].sum(1).std() > 1e-4, "unless another way is asked for"
         with pytest.raises(CourseError, match="loss of new pictures is not known"):
@@ -327,9 +357,11 @@ def test_views_are_averaged_and_labels_that_change_are_refused(place):
     learn = quiet(learner(s, net(), place, bs=32, augment=[random_hflip, random_translate(2)]), 3, 0.02)
     with learn.no_bar():
         own, targets = learn.get_preds()
-        views = torch.stack([learn.get_preds(dl=learn.dls.valid.augmented([random_hflip, random_translate(2)], k))[0] for k in range(3)])
+        views = torch.stack([learn.get_preds(dl=learn.dls.valid.augmented([random_hflip, random_translate(2)], k))[0]
+                             for k in range(3)])
         assert not torch.equal(views[0], own)
-        for settings, expected in ({}, torch.lerp(views.mean(0), own, 0.25)), ({"use_max": True}, torch.maximum(own, views.amax(0))), ({"beta": 0.5}, (views.mean(0) + own) / 2):
+        for settings, expected in ({}, torch.lerp(views.mean(0), own, 0.25)), ({"use_max": True},
+            torch.maximum(own, views.amax(0))), ({"beta": 0.5}, (views.mean(0) + own) / 2):
             preds, t = learn.tta(n=3, **settings)
             assert torch.allclose(preds, expected, atol=1e-6) and torch.equal(t, targets)
         assert learn.tta(dl=learn.dls.test_dl(bright(4)))[0].shape == (4, 3)
@@ -339,7 +371,9 @@ def test_views_are_averaged_and_labels_that_change_are_refused(place):
         learner(s, net(), place, bs=32, augment=[mixup(3)]).tta()
 
 
-@pytest.mark.parametrize("ask, says", [(lambda learn: learn.show_results(), "plot_top_losses"), (lambda learn: learn.export("m.pkl"), "weights_only=True"), (lambda learn: learn.dls.show_batch(), "contact_sheet")])
+@pytest.mark.parametrize("ask, says", [(lambda learn: learn.show_results(), "plot_top_losses"),
+                                       (lambda learn: learn.export("m.pkl"), "weights_only=True"),
+                                       (lambda learn: learn.dls.show_batch(), "contact_sheet")])
 def test_what_fastai_has_and_this_has_not_says_what_to_use(ask, says, place):
     with pytest.raises(CourseError, match=says):
         ask(learner(made(), net(), place, bs=32))
@@ -376,7 +410,9 @@ def with_norm(n_classes=3):
     return nn.Sequential(nn.Flatten(), nn.Linear(768, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, n_classes))
 
 
-@pytest.mark.parametrize("n_train, n_valid, bs, sizes", [(33, 20, 32, [33]), (97, 20, 32, [32, 32, 33]), (9, 9, 4, [4, 5]), (40, 1, 32, [32, 8]), (33, 1, 16, [16, 17]), (3, 3, 2, [3]), (2, 1, 64, [2])])
+@pytest.mark.parametrize("n_train, n_valid, bs, sizes", [(33, 20, 32, [33]), (97, 20, 32, [32, 32, 33]),
+                                                         (9, 9, 4, [4, 5]), (40, 1, 32, [32, 8]), (33, 1, 16, [16, 17]),
+                                                         (3, 3, 2, [3]), (2, 1, 64, [2])])
 def test_a_last_batch_of_one_joins_the_one_before(n_train, n_valid, bs, sizes, place):
     k = np.arange(240)
     learn = learner(replace(made(), train=k[:n_train], valid=k[n_train:n_train + n_valid]), with_norm(), place, bs=bs)
@@ -429,7 +465,8 @@ def test_several_users_of_one_cache_train_side_by_side(owner, second, users):
     fit = lambda user, how: as_user(FIT % (os.path.dirname(__file__), how), user)
     fit(4001, "killed")
     others, own = fit(second, "whole"), fit(4001, "whole")
-    assert ("it goes on from there" in others) == (second == 4001) and ("finished before" if second == 4001 else "it goes on from there") in own
+    assert ("it goes on from there" in others) == (second == 4001) and ("finished before" if second == 4001
+                                                                        else "it goes on from there") in own
     assert others.split()[-1] == own.split()[-1]
 
 
@@ -437,7 +474,8 @@ def test_several_users_of_one_cache_train_side_by_side(owner, second, users):
 
 @pytest.mark.parametrize("make, says", [
     (lambda s, ws: learner(s, net(5), ws), "outputs of shape .2, 5. for 2 examples and there are 3 classes"),
-    (lambda s, ws: learner(replace(s, labels=s.labels + 1), net(), ws), "labels go from 1 to 3 and there are 3 classes"),
+    (lambda s, ws: learner(replace(s, labels=s.labels + 1), net(), ws),
+     "labels go from 1 to 3 and there are 3 classes"),
     (lambda s, ws: learner(s, net(), ws, bs=0), "batch size is 0"),
     (lambda s, ws: learner(replace(s, valid=np.array([], int)), net(), ws), "no images in this part"),
     (lambda s, ws: learner(s, net(), ws, precision="int8"), "precision is 'int8'"),
@@ -450,7 +488,8 @@ def test_bad_input_is_a_sentence(make, says, place):
 
 def test_a_loss_that_is_no_number_stops_the_fit(place):
     learn = learner(made(), net(), place, bs=32, opt=optimizer("SGD"))
-    with pytest.raises(CourseError, match="loss is (nan|inf).* in epoch 0, batch [0-9]+: the usual causes are a learning rate"):
+    with pytest.raises(CourseError, match="loss is (nan|inf).* in epoch 0, batch [0-9]+: the usual causes are a "
+                                          "learning rate"):
         with learn.no_bar(), learn.no_logging():
             learn.fit(2, 1e30)
 
@@ -470,13 +509,16 @@ def test_a_finished_fit_is_loaded_and_fresh_trains_anew(place, capsys):
     first = quiet(learner(s, net(), place, bs=32), 2, 0.01)
     again = quiet(learner(s, net(), place, bs=32), 2, 0.01)
     assert "was finished before" in capsys.readouterr().out and again.recorder.values == first.recorder.values
-    assert all(map(torch.equal, first.model.state_dict().values(), again.model.state_dict().values())) and again.recorder.hps == first.recorder.hps
+    assert all(map(torch.equal, first.model.state_dict().values(), again.model.state_dict().values())) \
+        and again.recorder.hps == first.recorder.hps
     quiet(learner(s, net(), place, bs=32, fresh=True), 2, 0.01)
     assert "was finished before" not in capsys.readouterr().out
 
 
-CHANGES = {"lr": dict(lr_max=0.02), "epochs": dict(n_epoch=3), "seed": dict(seed=7), "optimizer": dict(opt=optimizer("AdamW")), "augmentation": dict(augment=[random_translate(2)]),
-           "batch size": dict(bs=16), "precision": dict(precision="bf16"), "weight decay": dict(wd=0.1), "metrics": dict(metrics=[])}
+CHANGES = {"lr": dict(lr_max=0.02), "epochs": dict(n_epoch=3), "seed": dict(seed=7),
+           "optimizer": dict(opt=optimizer("AdamW")), "augmentation": dict(augment=[random_translate(2)]),
+           "batch size": dict(bs=16), "precision": dict(precision="bf16"), "weight decay": dict(wd=0.1),
+           "metrics": dict(metrics=[])}
 
 
 @pytest.mark.parametrize("change", CHANGES)
@@ -501,7 +543,8 @@ class Two(nn.Module):
         return self.head(two(one(x).relu()).relu())
 
 
-@pytest.mark.parametrize("change", [lambda m: setattr(m[5], "p", 0.5), lambda m: m.__setitem__(2, nn.Tanh()), lambda m: m.insert(3, Shifted())])
+@pytest.mark.parametrize("change", [lambda m: setattr(m[5], "p", 0.5), lambda m: m.__setitem__(2, nn.Tanh()),
+                                    lambda m: m.insert(3, Shifted())])
 def test_a_changed_model_is_a_new_fit_under_a_last_layer_of_zeros_too(change, place, capsys):
     s = made()
     fits = []
@@ -545,7 +588,8 @@ def test_a_callback_that_counts_goes_on_at_an_epochs_beginning(place):
     whole = quiet(learner(s, net(), place, bs=32, opt=opt, cbs=Sums()), 3, 0.05)
     expected, totals = list(totals), []
     whole.checkpoints.forget()
-    cut_off(learner(s, net(), place, bs=32, opt=opt, cbs=Sums()), 5, 3, 0.05)  # the fifth is written at the end of an epoch
+    # the fifth is written at the end of an epoch
+    cut_off(learner(s, net(), place, bs=32, opt=opt, cbs=Sums()), 5, 3, 0.05)
     quiet(learner(s, net(), place, bs=32, opt=opt, cbs=Sums()), 3, 0.05)
     assert totals == expected
 
@@ -559,7 +603,8 @@ def test_time_stands_still_after_the_fit_and_its_environment_is_those_of_the_tra
     monkeypatch.setattr("coursekit.machine.cpu_name", lambda: "another CPU")
     again = quiet(learner(s, net(), place, bs=32), 1, 0.01)
     record(again, "small", metric=np.float32(0.5))
-    assert "another CPU" not in ledger(place).hardware[0] and ledger(place).metric[0] == 0.5 and again.seconds == pytest.approx(before)
+    assert "another CPU" not in ledger(place).hardware[0] and ledger(place).metric[0] == 0.5 \
+        and again.seconds == pytest.approx(before)
     with pytest.raises(CourseError, match="has not finished a fit"):
         record(learner(s, net(), place), "none")
 
@@ -568,7 +613,8 @@ def test_channel_stats_are_exact():
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (300, 100, 100, 3), np.uint8)
     mean, std = channel_stats(replace(made(), images=images, train=np.arange(300)))
-    assert np.allclose(mean, images.mean((0, 1, 2)) / 255, atol=1e-6) and np.allclose(std, images.astype(float).std((0, 1, 2)) / 255, atol=1e-6)
+    assert np.allclose(mean, images.mean((0, 1, 2)) / 255, atol=1e-6) \
+        and np.allclose(std, images.astype(float).std((0, 1, 2)) / 255, atol=1e-6)
 
 
 def test_swapping_two_modules_is_a_new_fit_and_neither_is_lost(place, capsys):
@@ -605,7 +651,8 @@ def cut_off(learn, after, *args, method="fit_one_cycle"):
         getattr(learn, method)(*args)
 
 
-@pytest.mark.parametrize("harm", [lambda data: data[:len(data) // 2], lambda data: b"", lambda data: data[:1000] + b"x" + data[1001:], lambda data: b"0" * 64 + data[64:]])
+@pytest.mark.parametrize("harm", [lambda data: data[:len(data) // 2], lambda data: b"", lambda data: data[:1000] + b"x"
+                                  + data[1001:], lambda data: b"0" * 64 + data[64:]])
 def test_a_torn_checkpoint_is_said_and_the_one_before_is_used(harm, place, capsys):
     s, opt = made(), optimizer("SGD", momentum=0.9)
     whole = quiet(learner(s, net(), place, bs=32, opt=opt), 3, 0.05)
@@ -617,7 +664,8 @@ def test_a_torn_checkpoint_is_said_and_the_one_before_is_used(harm, place, capsy
     again = quiet(learner(s, net(), place, bs=32, opt=opt), 3, 0.05)
     said = capsys.readouterr().out
     assert f"{slots[-1].name} can't be used" in said and "was cut off in epoch 1, batch 0: it goes on" in said
-    assert again.recorder.values == whole.recorder.values and all(map(torch.equal, again.model.parameters(), whole.model.parameters()))
+    assert again.recorder.values == whole.recorder.values and all(map(torch.equal, again.model.parameters(),
+                                                                      whole.model.parameters()))
 
 
 def test_a_checkpoint_of_another_model_is_not_used(place, capsys):
@@ -652,7 +700,8 @@ def test_the_best_model_of_a_killed_fit_is_still_the_best(place):
     learn = learner(s, net(), place, bs=32, opt=opt, cbs=best())
     cut_off(learn, 14, 4, 0.3)
     again = quiet(learner(s, net(), place, bs=32, opt=opt, cbs=best()), 4, 0.3)
-    assert all(map(torch.equal, again.model.state_dict().values(), whole.model.state_dict().values())) and again.save_model.best == whole.save_model.best
+    assert all(map(torch.equal, again.model.state_dict().values(), whole.model.state_dict().values())) \
+        and again.save_model.best == whole.save_model.best
 
 
 def test_a_new_machine_goes_on_from_the_runs_folder(place, monkeypatch, capsys):
@@ -664,7 +713,8 @@ def test_a_new_machine_goes_on_from_the_runs_folder(place, monkeypatch, capsys):
     again = quiet(learner(s, net(), place, bs=32, opt=opt), 3, 0.05)
     assert "it goes on from there" in capsys.readouterr().out
     whole = quiet(learner(s, net(), place, bs=32, opt=opt, fresh=True), 3, 0.05)
-    assert again.recorder.values == whole.recorder.values and all(map(torch.equal, again.model.parameters(), whole.model.parameters()))
+    assert again.recorder.values == whole.recorder.values and all(map(torch.equal, again.model.parameters(),
+                                                                      whole.model.parameters()))
 
 
 @pytest.mark.parametrize("method, args", [("fit", (3, 0.05)), ("fit_flat_cos", (3, 0.05)), ("fit_sgdr", (2, 1, 0.05))])
@@ -681,8 +731,10 @@ def test_every_way_to_fit_goes_on(method, args, after, place, capsys):
     cut_off(learn, after, *args, method=method)
     again = run(learner(s, net(), place, bs=32, opt=opt))
     assert "it goes on from there" in capsys.readouterr().out
-    assert again.recorder.values == whole.recorder.values and all(map(torch.equal, again.model.parameters(), whole.model.parameters()))
-    assert torch.equal(torch.stack(again.recorder.losses), torch.stack(whole.recorder.losses)) and again.recorder.lrs == whole.recorder.lrs
+    assert again.recorder.values == whole.recorder.values and all(map(torch.equal, again.model.parameters(),
+                                                                      whole.model.parameters()))
+    assert torch.equal(torch.stack(again.recorder.losses), torch.stack(whole.recorder.losses)) \
+        and again.recorder.lrs == whole.recorder.lrs
 
 
 def test_a_gpu_that_is_full_is_told_a_batch_size_that_fits(place):
@@ -726,10 +778,12 @@ def interrupt(learn, after, *args):
     del learn.one_batch
 
 
-@pytest.mark.parametrize("note", ["history['last'] = float(preds.mean())", "history.setdefault('all', []).append(1)", "seen.append(len(y))"])
+@pytest.mark.parametrize("note", ["history['last'] = float(preds.mean())", "history.setdefault('all', []).append(1)",
+                                  "seen.append(len(y))"])
 def test_what_a_metric_notes_does_not_stop_an_interrupted_fit_from_going_on(note, place, capsys):
     def metric():
-        exec(f"def noted(preds, y):\n    {note}\n    return (preds.argmax(1) == y).float().mean()", space := {"history": {}, "seen": []})
+        exec(f"def noted(preds, y):\n    {note}\n    return (preds.argmax(1) == y).float().mean()",
+             space := {"history": {}, "seen": []})
         return space["noted"]
     s = made()
     whole = quiet(learner(s, net(), place, bs=32, metrics=[metric()]), 3, 0.05)
@@ -768,7 +822,8 @@ def scheduled(preds, y):
     return torch.nn.functional.cross_entropy(preds, y) * (1 + SCHEDULE["step"] / 10)
 
 
-@pytest.mark.parametrize("make", [lambda: {"loss_func": Warming()}, lambda: {"augment": [Drifting()]}, lambda: SCHEDULE.update(step=0) or {"loss_func": scheduled}])
+@pytest.mark.parametrize("make", [lambda: {"loss_func": Warming()}, lambda: {"augment": [Drifting()]},
+                                  lambda: SCHEDULE.update(step=0) or {"loss_func": scheduled}])
 def test_what_changes_while_it_trains_is_never_gone_on_from(make, place, capsys):
     fit = lambda: learner(made(), net(), place, bs=32, **make())
     with pytest.warns(UserWarning, match="changes while it trains, and checkpoints don't have that") as said:
@@ -817,7 +872,8 @@ def test_an_interrupted_learner_goes_on_by_fitting_again(opt, place, capsys):
     interrupt(learn, 8, 3, 0.05)  # an epoch has four batches of training and two of validation
     quiet(learn, 3, 0.05)
     assert "was cut off in epoch 1, batch 2: it goes on from there" in capsys.readouterr().out
-    assert learn.recorder.values == whole.recorder.values and all(map(torch.equal, learn.model.parameters(), whole.model.parameters()))
+    assert learn.recorder.values == whole.recorder.values and all(map(torch.equal, learn.model.parameters(),
+                                                                      whole.model.parameters()))
 
 
 def test_an_interrupted_learner_with_other_settings_goes_on_from_its_weights(place, capsys):
@@ -826,7 +882,8 @@ def test_an_interrupted_learner_with_other_settings_goes_on_from_its_weights(pla
     before = [p.clone() for p in learn.model.parameters()]
     quiet(learn, 1, 1e-7)
     said = capsys.readouterr().out
-    assert "cut off" not in said and "a setting differs: it goes on from the weights as they are" in said and all(torch.allclose(a, b, atol=1e-4) for a, b in zip(before, learn.model.parameters()))
+    assert "cut off" not in said and "a setting differs: it goes on from the weights as they are" in said \
+        and all(torch.allclose(a, b, atol=1e-4) for a, b in zip(before, learn.model.parameters()))
 
 
 # Real kills
@@ -843,7 +900,8 @@ from coursekit.learner import learner, optimizer
 from coursekit.workspace import setup
 name, precision, torn = sys.argv[2], sys.argv[3], sys.argv[4] == "torn"
 ws = setup("tiny")
-opt = {"SGD": optimizer("SGD", momentum=0.9, nesterov=True), "Adam": None, "AdamW": optimizer("AdamW", weight_decay=0.1)}[name]
+opt = {"SGD": optimizer("SGD", momentum=0.9, nesterov=True), "Adam": None,
+       "AdamW": optimizer("AdamW", weight_decay=0.1)}[name]
 learn = learner(made(), net(), ws, bs=8, opt=opt, augment=[random_hflip, random_translate(2)], precision=precision)
 learn.checkpoint_seconds = 0
 if torn:  # die in the middle of the 20th checkpoint
@@ -859,20 +917,25 @@ if torn:  # die in the middle of the 20th checkpoint
 print("begun", flush=True)
 quiet(learn, 6, 0.02)
 print("done", flush=True)
-torch.save({"weights": [p.detach() for p in learn.model.state_dict().values()], "values": [list(v) for v in learn.recorder.values],
-            "losses": torch.stack(list(learn.recorder.losses)).as_subclass(torch.Tensor), "hps": [list(map(float, v)) for v in learn.recorder.hps.values()]}, sys.argv[5])
+r = learn.recorder
+torch.save({"weights": [p.detach() for p in learn.model.state_dict().values()], "values": [list(v) for v in r.values],
+            "losses": torch.stack(list(r.losses)).as_subclass(torch.Tensor),
+            "hps": [list(map(float, v)) for v in r.hps.values()]}, sys.argv[5])
 """
 
 
 def run(folder, out, name, precision, torn=""):
     env = {**os.environ, "COURSEKIT_CACHE": str(folder / "cache"), "COURSEKIT_RUNS": str(folder / "runs")}
-    child = subprocess.Popen([sys.executable, "-c", RUN, os.path.dirname(__file__), name, precision, torn or "whole", str(out)],
+    child = subprocess.Popen([sys.executable, "-c", RUN, os.path.dirname(__file__), name, precision, torn or "whole",
+                              str(out)],
                              stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=env)
     assert child.stdout.readline() == "begun\n"
     return child
 
 
-KILLS = [("SGD", "fp32", 2, ""), ("Adam", "fp32", 2, ""), ("AdamW", "fp32", 1, "torn"), ("SGD", "bf16", 2, "torn"), ("AdamW", "bf16", 1, "")]  # 8 random kills and 2 in a write
+# 8 random kills and 2 in a write
+KILLS = [("SGD", "fp32", 2, ""), ("Adam", "fp32", 2, ""), ("AdamW", "fp32", 1, "torn"), ("SGD", "bf16", 2, "torn"),
+         ("AdamW", "bf16", 1, "")]
 
 
 @pytest.mark.slow
@@ -902,7 +965,8 @@ def test_a_killed_run_ends_as_the_one_that_nobody_killed(name, precision, kills,
     again = torch.load(tmp_path / "out.pt", weights_only=True)
     assert hit == kills and "it goes on from there." in said, (seed, moments, said)
     assert all(map(torch.equal, whole["weights"], again["weights"])), seed
-    assert whole["values"] == again["values"] and torch.equal(whole["losses"], again["losses"]) and whole["hps"] == again["hps"], seed
+    assert whole["values"] == again["values"] and torch.equal(whole["losses"], again["losses"]) \
+        and whole["hps"] == again["hps"], seed
 
 
 # The ledger and the grid
@@ -912,7 +976,8 @@ def test_a_run_is_recorded_once(place):
     for _ in range(2):
         record(quiet(learner(s, net(), place, bs=32), 1, 0.01), "small", test_accuracy=0.5)
     row = ledger(place).iloc[0]
-    assert len(ledger(place)) == 1 and row.test_accuracy == 0.5 and row.parameters == sum(p.numel() for p in net().parameters())
+    assert len(ledger(place)) == 1 and row.test_accuracy == 0.5 \
+        and row.parameters == sum(p.numel() for p in net().parameters())
     assert row.flops == 2 * (16 * 16 * 8 * 27 + 32 * 3) and not row.data["stand_in"] and len(row.epochs) == 1
 
 
@@ -930,16 +995,19 @@ def test_a_grid_in_processes(place):
     from joblib.externals.loky import ProcessPoolExecutor
 
     with ProcessPoolExecutor(2) as pool:
-        table = run_grid(fit_one, {"a": {"width": 4}, "none": {"width": 0}, "b": {"width": 8}}, [0, 1], made(), place, executor=pool)
+        table = run_grid(fit_one, {"a": {"width": 4}, "none": {"width": 0}, "b": {"width": 8}}, [0, 1], made(), place,
+                         executor=pool)
     assert table.status.tolist() == ["finished", "failed", "finished"] * 2 and "no units" in table.why[1]
     df = ledger(place)
     good = df[df.failed.isna()]
-    assert len(df) == 6 and len(good) == 4 and set(good.name) == {"a", "b"} and set(good.seed) == {0, 1} and df.failed.dropna().str.contains("no units").all()
+    assert len(df) == 6 and len(good) == 4 and set(good.name) == {"a", "b"} and set(good.seed) == {0, 1} \
+        and df.failed.dropna().str.contains("no units").all()
     assert results(df).set_index("run").loc["none", ["n", "failed"]].tolist() == [0, 2]
 
 
 @pytest.mark.parametrize("one, other", [
-    (partial(torch.nn.functional.cross_entropy, label_smoothing=0.1), partial(torch.nn.functional.cross_entropy, label_smoothing=0.6)),
+    (partial(torch.nn.functional.cross_entropy, label_smoothing=0.1),
+     partial(torch.nn.functional.cross_entropy, label_smoothing=0.6)),
     (lambda x, y: torch.nn.functional.cross_entropy(x, y), lambda x, y: torch.nn.functional.multi_margin_loss(x, y)),
     (torch.nn.functional.cross_entropy, torch.nn.functional.multi_margin_loss),
     (nn.CrossEntropyLoss(), nn.CrossEntropyLoss(weight=torch.tensor([1., 2., 3.]))),
@@ -965,7 +1033,8 @@ class cb(Callback):
     edits = [("", ""), ("sin", "cos"), (".mean()", ".sum()"), ("1.0", "0.5"), ("before_batch", "after_batch"), ("", "")]
     for k, (a, b) in enumerate(edits):
         made_of = with_code(plain.replace(a, b) if a else plain)
-        quiet(learner(made(), net(), place, bs=32, augment=[made_of["augment"]], metrics=[made_of["metric"]], cbs=[made_of["cb"]()]), 1, 0.01)
+        quiet(learner(made(), net(), place, bs=32, augment=[made_of["augment"]], metrics=[made_of["metric"]],
+                      cbs=[made_of["cb"]()]), 1, 0.01)
         assert ("nothing is trained" in capsys.readouterr().out) == (k == 5), (a, b)
 
 
@@ -1011,12 +1080,24 @@ def to_change(monkeypatch):
     "Something that a fit reads, deep inside, and how a student changes it."
     change = lambda: monkeypatch.setitem(SMOOTH, "by", [0.6])
     return {
-        "a dict that a loss reads": ({"loss_func": smoothed}, change), "a wrapped loss": ({"loss_func": wrapped(smoothed)}, change), "a partial of a method": ({"loss_func": partial(Losses().loss, 1)}, change),
-        "a metric": ({"metrics": [smoothed]}, change), "a callback's own attribute": (lambda k: {"cbs": Scaled(0.5 + k)}, None), "a layer without weights": (lambda k: {}, change),
-        "a list of augmentations in an object": (lambda k: {"augment": [OneAfterAnother([v2.Identity(), v2.GaussianNoise(sigma=0.1 + k)])]}, None), "an optimizer's class": ({"opt": partial(OptimWrapper, opt=OwnSGD)}, lambda: monkeypatch.setattr(OwnSGD, "decay", 0.5)),
-        "fastai's optimizers": (lambda k: {"opt": (ranger, Lamb)[k]}, None), "an argument of fastai's metric": (lambda k: {"metrics": [F1Score(average=("macro", "micro")[k])]}, None),
-        "fastai's callback": (lambda k: {"cbs": MixUp((0.1, 0.9)[k])}, None), "a callback that keeps its own state": (lambda k: {"cbs": Own(0.5 + k)}, None), "what stands for a missing key": (lambda k: {"loss_func": partial(weighed, defaultdict(lambda: 1. + k))}, None),
-        "a dict with attributes": (lambda k: {"loss_func": partial(weighed, Attributes(w=1. + k))}, None), "a metric's own attribute": (lambda k: {"metrics": [Threshold(0.1 + 0.8 * k)]}, None), "a share that is drawn": ({"augment": [drawn]}, change),
+        "a dict that a loss reads": ({"loss_func": smoothed}, change),
+        "a wrapped loss": ({"loss_func": wrapped(smoothed)}, change),
+        "a partial of a method": ({"loss_func": partial(Losses().loss, 1)}, change),
+        "a metric": ({"metrics": [smoothed]}, change),
+        "a callback's own attribute": (lambda k: {"cbs": Scaled(0.5 + k)}, None),
+        "a layer without weights": (lambda k: {}, change),
+        "a list of augmentations in an object": (lambda k: {"augment": [OneAfterAnother([v2.Identity(),
+            v2.GaussianNoise(sigma=0.1 + k)])]}, None),
+            "an optimizer's class": ({"opt": partial(OptimWrapper, opt=OwnSGD)},
+                                     lambda: monkeypatch.setattr(OwnSGD, "decay", 0.5)),
+        "fastai's optimizers": (lambda k: {"opt": (ranger, Lamb)[k]}, None),
+        "an argument of fastai's metric": (lambda k: {"metrics": [F1Score(average=("macro", "micro")[k])]}, None),
+        "fastai's callback": (lambda k: {"cbs": MixUp((0.1, 0.9)[k])}, None),
+        "a callback that keeps its own state": (lambda k: {"cbs": Own(0.5 + k)}, None),
+        "what stands for a missing key": (lambda k: {"loss_func": partial(weighed, defaultdict(lambda: 1. + k))}, None),
+        "a dict with attributes": (lambda k: {"loss_func": partial(weighed, Attributes(w=1. + k))}, None),
+        "a metric's own attribute": (lambda k: {"metrics": [Threshold(0.1 + 0.8 * k)]}, None),
+        "a share that is drawn": ({"augment": [drawn]}, change),
     }
 
 
@@ -1051,7 +1132,8 @@ class Threshold(Metric):
 
 
 def weighed(weights, preds, y):
-    return torch.nn.functional.cross_entropy(preds, y) * (weights.w if isinstance(weights, Attributes) else weights["w"])
+    return torch.nn.functional.cross_entropy(preds, y) * (weights.w if isinstance(weights, Attributes)
+                                                          else weights["w"])
 
 
 class OneAfterAnother:
@@ -1077,9 +1159,14 @@ def drawn(xb, yb):
     return torch.where(torch.rand_like(xb) < SMOOTH["by"][-1], 0., xb), yb
 
 
-@pytest.mark.parametrize("what", ["a dict that a loss reads", "a wrapped loss", "a partial of a method", "a metric", "a callback's own attribute", "a layer without weights", "a list of augmentations in an object",
-                                  "an optimizer's class", "fastai's optimizers", "a share that is drawn", "an argument of fastai's metric", "fastai's callback", "a callback that keeps its own state",
-                                  "what stands for a missing key", "a dict with attributes", "a metric's own attribute"])
+@pytest.mark.parametrize("what", ["a dict that a loss reads", "a wrapped loss", "a partial of a method", "a metric",
+                                  "a callback's own attribute", "a layer without weights",
+                                  "a list of augmentations in an object",
+                                  "an optimizer's class", "fastai's optimizers", "a share that is drawn",
+                                  "an argument of fastai's metric", "fastai's callback", "a callback that keeps its "
+                                                                                         "own state",
+                                  "what stands for a missing key", "a dict with attributes",
+                                  "a metric's own attribute"])
 def test_what_a_fit_reads_deep_inside_makes_it_another(what, place, capsys, monkeypatch):
     settings, change = to_change(monkeypatch)[what]
     def run(k, fresh=False):
@@ -1099,10 +1186,12 @@ def test_a_fit_that_cannot_be_described_trains_anew_and_says_why_once(place, tmp
         log.write(".")
         return smoothed(preds, y)
     for _ in range(2):
-        with pytest.warns(UserWarning, match=r"trains anew, whatever was kept: .*noted reads log.write \(TextIOWrapper.* can't be described") as said:
+        with pytest.warns(UserWarning, match=r"trains anew, whatever was kept: .*noted reads log.write "
+                                             r"\(TextIOWrapper.* can't be described") as said:
             quiet(learner(made(), net(), place, bs=32, loss_func=noted), 1, 0.01)
         assert len([w for w in said if "trains anew" in str(w.message)]) == 1
-    assert "finished before" not in capsys.readouterr().out and len(list(place.runs.glob("fits/*/final.pt"))) == 1, "it takes the place of the one before"
+    assert "finished before" not in capsys.readouterr().out and len(list(place.runs.glob("fits/*/final.pt"))) == 1, \
+        "it takes the place of the one before"
 
 
 class Counted(Metric):
@@ -1150,7 +1239,8 @@ def test_a_fit_goes_on_with_the_bar_on_and_keeps_its_figures_through_predictions
     assert row.accuracy == before[-1]["accuracy"] and row.valid_loss == before[-1]["valid_loss"]
 
 
-@pytest.mark.parametrize("kwargs, says", [({"opt": torch.optim.SGD}, "optimizer.'SGD'"), ({"opt": "SGD"}, "optimizer.'SGD'"), ({"bs": "64"}, "batch size is '64'")])
+@pytest.mark.parametrize("kwargs, says", [({"opt": torch.optim.SGD}, "optimizer.'SGD'"),
+                                          ({"opt": "SGD"}, "optimizer.'SGD'"), ({"bs": "64"}, "batch size is '64'")])
 def test_a_wrong_optimizer_or_batch_size(kwargs, says, place):
     with pytest.raises(CourseError, match=says):
         learner(made(), net(), place, **kwargs)
@@ -1185,14 +1275,16 @@ def test_a_dead_worker_is_a_failed_run_and_the_rest_is_known(place):
     from joblib.externals.loky import ProcessPoolExecutor
 
     with ProcessPoolExecutor(1) as pool:
-        table = run_grid(lambda data, ws, seed, die: os._exit(9) if die else None, {"dies": {"die": True}}, [0], made(), place, executor=pool)
+        table = run_grid(lambda data, ws, seed, die: os._exit(9) if die else None, {"dies": {"die": True}}, [0], made(),
+                         place, executor=pool)
     assert table.status.tolist() == ["failed"] and "its process ended" in table.why[0]
 
 
 @pytest.mark.slow
 def from_far(data, ws, seed, width):
     "What `fit_one` does, and where its data lies."
-    assert isinstance(data.images, np.memmap) and str(data.images.filename).startswith(str(ws.runs)), "the data came by path"
+    assert isinstance(data.images, np.memmap) and str(data.images.filename).startswith(str(ws.runs)), \
+        "the data came by path"
     assert ws.device == ("cuda" if torch.cuda.is_available() else "cpu"), "the device is the worker's"
     return fit_one(data, ws, seed, width)
 
@@ -1217,7 +1309,8 @@ def test_a_workspace_that_is_sent_takes_the_device_of_where_it_arrives(place):
 def test_a_grid_on_a_cluster_survives_a_dead_worker(place):
     distributed = pytest.importorskip("distributed")
 
-    with distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster, distributed.Client(cluster) as client:
+    with distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster, \
+        distributed.Client(cluster) as client:
         def train(data, ws, seed, width, mark):
             import os
             import signal
@@ -1231,7 +1324,8 @@ def test_a_grid_on_a_cluster_survives_a_dead_worker(place):
 
         client.run(lambda folder: __import__("sys").path.insert(0, folder), os.path.dirname(__file__))
         client.register_plugin(Paths())
-        table = run_grid(partial(train, mark=str(place.local / "mark")), {"a": {"width": 4}, "b": {"width": 8}}, [0, 1], made(), place, executor=client.get_executor())
+        table = run_grid(partial(train, mark=str(place.local / "mark")), {"a": {"width": 4}, "b": {"width": 8}}, [0, 1],
+                         made(), place, executor=client.get_executor())
     assert table.status.tolist() == ["finished"] * 4 and (place.local / "mark").exists() and len(ledger(place)) == 4
 
 

@@ -121,7 +121,8 @@ def test_a_weakened_check_is_noticed(path, ws, students):
     for space, exercise, check, solution, wrong in each_exercise(path, students, ws):
         for source in weakened(check.source):
             compile(source, path.name, "exec")
-            with pytest.raises(Exception):  # noqa: B017 - the proof fails, or the check itself does on what it no longer refuses
+            # the proof fails, or the check itself does on what it no longer refuses
+            with pytest.raises(Exception):  # noqa: B017
                 prove(space, exercise, NotebookNode(source=source), solution, wrong)
                 pytest.fail(f"not noticed:\n{source}")
 

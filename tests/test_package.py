@@ -59,7 +59,8 @@ def some_try_is_below(limit, seconds):
 
 
 def test_import_is_light():
-    code = "import sys, time; t = time.perf_counter(); import coursekit; print(time.perf_counter() - t, 'torch' in sys.modules)"
+    code = ("import sys, time; t = time.perf_counter(); import coursekit; print(time.perf_counter() - t, 'torch' in "
+            "sys.modules)")
     assert python(code).split()[1] == "False"
     assert some_try_is_below(0.150, lambda: float(python(code).split()[0]))
 
@@ -77,7 +78,8 @@ def online():
     "Whether packages can be fetched here."
     import uv  # noqa: F401 - without it nothing below would be tested
 
-    asked = subprocess.run([sys.executable, "-m", "uv", "pip", "compile", "-q", "-"], input="platformdirs", capture_output=True, text=True)
+    asked = subprocess.run([sys.executable, "-m", "uv", "pip", "compile", "-q", "-"], input="platformdirs",
+                           capture_output=True, text=True)
     return asked.returncode == 0
 
 
@@ -89,22 +91,26 @@ def network():
 
 @pytest.mark.slow
 def test_sdist_to_wheel_to_install(network, tmp_path):
-    subprocess.run([sys.executable, "-m", "build", "--outdir", tmp_path, ROOT], check=True, capture_output=True)  # the wheel is built from the sdist
+    # the wheel is built from the sdist
+    subprocess.run([sys.executable, "-m", "build", "--outdir", tmp_path, ROOT], check=True, capture_output=True)
     wheel = next(tmp_path.glob("*.whl"))
     inside = zipfile.ZipFile(wheel).namelist()
     assert {"coursekit/workspace.py", "coursekit/data.py", "coursekit/course.py"} <= set(inside)
-    assert any(name.endswith("LICENSE") for name in inside) and not any(name.startswith(("tests", "nbs")) for name in inside)
+    assert any(name.endswith("LICENSE") for name in inside) and not any(name.startswith(("tests", "nbs"))
+                                                                        for name in inside)
     subprocess.run([sys.executable, "-m", "venv", tmp_path / "v"], check=True)
     new = tmp_path / "v" / "bin" / "python"
     subprocess.run([new, "-m", "pip", "install", "-q", "--no-deps", wheel], check=True, capture_output=True)
-    got = subprocess.run([new, "-c", "import coursekit; print(coursekit.__version__)"], capture_output=True, text=True, cwd=tmp_path)
+    got = subprocess.run([new, "-c", "import coursekit; print(coursekit.__version__)"], capture_output=True, text=True,
+                         cwd=tmp_path)
     assert got.stdout.strip() == settings()["version"], got.stderr
 
 
 def resolve(requirements, versions, tmp_path):
     "Resolve for Colab's Python with its versions held; the finished process."
     (tmp_path / "held.txt").write_text("\n".join(f"{n}=={v}" for n, v in versions.items()))
-    return subprocess.run([sys.executable, "-m", "uv", "pip", "compile", "-q", "--no-header", "--no-annotate", "--python-version", "3.13",
+    return subprocess.run([sys.executable, "-m", "uv", "pip", "compile", "-q", "--no-header", "--no-annotate",
+                           "--python-version", "3.13",
                            "--python-platform", "linux", "-c", tmp_path / "held.txt", "-"],
                           input="\n".join(requirements), capture_output=True, text=True)
 
@@ -136,9 +142,11 @@ def test_the_colab_check_can_fail(network, tmp_path):
 
 
 def test_what_an_installation_changes_on_colab_is_said_and_what_it_adds_is_not():
-    before = colab.versions("# Colab's\ntorch==2.11.0+cu128\nPyYAML==6.0.3\npandas==2.2.3\nbackports.zstd==1.0\nen_core_web_sm @ https://github.com/x.whl\n")
+    before = colab.versions("# Colab's\ntorch==2.11.0+cu128\n"
+                            "PyYAML==6.0.3\npandas==2.2.3\nbackports.zstd==1.0\nen_core_web_sm @ https://github.com/x.whl\n")
     after = colab.versions("torch==2.11.0\npyyaml==6.0.3\npandas==3.1.1\npapermill==2.7.0\n")
-    assert colab.changes(before, after) == ["Installing coursekit changes Colab's pandas from 2.2.3 to 3.1.1.", "Installing coursekit changes Colab's backports-zstd from 1.0 to nothing."]
+    assert colab.changes(before, after) == ["Installing coursekit changes Colab's pandas from 2.2.3 to 3.1.1.",
+                                            "Installing coursekit changes Colab's backports-zstd from 1.0 to nothing."]
     assert colab.changes(after, after) == [] and "torch" in colab.names() and "papermill" in colab.names()
 
 
@@ -150,6 +158,8 @@ def test_badges_install_cells_and_citation_have_the_version_of_settings():
     for path in (ROOT / "nbs").glob("*.ipynb"):
         text = path.read_text()
         assert f"/github/{repo}/blob/v{version}/nbs/{path.name}" in text, f"{path.name} has no badge"
-        assert f"https://github.com/{repo}/archive/refs/tags/v{version}.tar.gz" in text, f"{path.name} has no install cell"
-    assert stamp.stamped("github.com/a/b/archive/refs/tags/v9.9.tar.gz", "x/y", "1.0") == "github.com/x/y/archive/refs/tags/v1.0.tar.gz"
+        assert f"https://github.com/{repo}/archive/refs/tags/v{version}.tar.gz" in text, (f"{path.name} has no install "
+                                                                                          f"cell")
+    assert stamp.stamped("github.com/a/b/archive/refs/tags/v9.9.tar.gz", "x/y",
+                         "1.0") == "github.com/x/y/archive/refs/tags/v1.0.tar.gz"
     assert stamp.stamped("cff-version: 1.2.0\nversion: 9.9\n", "x/y", "1.0") == "cff-version: 1.2.0\nversion: 1.0\n"

@@ -31,7 +31,8 @@ from coursekit.splits import Splits
 def photos():
     "Pictures with large soft shapes, no two alike, as uint8 (60, 32, 32, 3)."
     rng = np.random.default_rng(0)
-    return np.stack([np.asarray(Image.fromarray(rng.integers(0, 256, (6, 6, 3), np.uint8)).resize((32, 32), Image.Resampling.BICUBIC)) for _ in range(60)])
+    return np.stack([np.asarray(Image.fromarray(rng.integers(0, 256, (6, 6, 3), np.uint8)).resize((32, 32),
+        Image.Resampling.BICUBIC)) for _ in range(60)])
 
 
 def as_splits(images, valid=(), test=()):
@@ -54,7 +55,8 @@ def test_shrink_takes_the_middle_square(shape):
 
 
 def test_shrink_is_the_same_for_an_array_and_a_list(photos):
-    assert (center_crop_resize(photos, 8) == center_crop_resize(list(photos), 8)).all() and (center_crop_resize(photos, 32)[0].permute(1, 2, 0) * 255 == photos[0]).all()
+    assert (center_crop_resize(photos, 8) == center_crop_resize(list(photos), 8)).all() \
+        and (center_crop_resize(photos, 32)[0].permute(1, 2, 0) * 255 == photos[0]).all()
 
 
 def test_a_sheet_has_a_row_a_size(ws):
@@ -66,12 +68,15 @@ def test_a_sheet_has_a_row_a_size(ws):
 # Balance and duplicates
 
 def test_imbalance_ratio(ws):
-    made = replace(cifar10(ws), labels=np.array([0, 0, 0, 1, 1]), classes=["a", "b"], train=np.array([0, 1, 2, 3]), valid=np.array([4]), test=np.array([], int))
+    made = replace(cifar10(ws), labels=np.array([0, 0, 0, 1, 1]), classes=["a", "b"], train=np.array([0, 1, 2, 3]),
+                   valid=np.array([4]), test=np.array([], int))
     assert imbalance_ratio(made) == 3
 
 
-CHANGES = {"the same": lambda im: im, "brighter": lambda im: Image.eval(im, lambda v: min(255, v + 30)), "more contrast": lambda im: Image.eval(im, lambda v: int(max(0, min(255, 1.3 * v - 40)))),
-           "cropped": lambda im: im.crop((1, 1, 31, 31)).resize((32, 32), Image.Resampling.BICUBIC), "compressed": lambda im: as_jpeg(im, 60)}
+CHANGES = {"the same": lambda im: im, "brighter": lambda im: Image.eval(im, lambda v: min(255, v + 30)),
+           "more contrast": lambda im: Image.eval(im, lambda v: int(max(0, min(255, 1.3 * v - 40)))),
+           "cropped": lambda im: im.crop((1, 1, 31, 31)).resize((32, 32), Image.Resampling.BICUBIC),
+           "compressed": lambda im: as_jpeg(im, 60)}
 
 
 def as_jpeg(image, quality):
@@ -89,7 +94,8 @@ def test_a_changed_copy_is_found_and_nothing_else(change, photos):
 
 def test_duplicates_among_images_of_different_sizes(photos):
     images = np.empty(4, object)
-    for i, im in enumerate([photos[0], photos[1], np.kron(photos[0], np.ones((3, 3, 1), np.uint8)), np.zeros((50, 20, 3), np.uint8)]):
+    for i, im in enumerate([photos[0], photos[1], np.kron(photos[0], np.ones((3, 3, 1), np.uint8)),
+                            np.zeros((50, 20, 3), np.uint8)]):
         images[i] = im
     assert near_duplicates(as_splits(images))[["first", "second"]].to_numpy().tolist() == [[0, 2]]
 
@@ -108,7 +114,9 @@ def test_a_set_that_looks_all_alike_stays_in_memory():
     assert near_duplicates(as_splits(noisy)).similarity.between(0.9, 1).all()
 
 
-@pytest.mark.parametrize("images, says", [(np.zeros((0, 8, 8, 3), np.uint8), "are none"), (np.zeros((2, 8, 8), np.uint8), r"uint8 of shape \(8, 8\)"), (np.zeros((2, 8, 8, 3)), "float64 of shape")])
+@pytest.mark.parametrize("images, says", [(np.zeros((0, 8, 8, 3), np.uint8), "are none"),
+                                          (np.zeros((2, 8, 8), np.uint8), r"uint8 of shape \(8, 8\)"),
+                                          (np.zeros((2, 8, 8, 3)), "float64 of shape")])
 def test_images_of_another_kind_are_a_sentence(images, says):
     with pytest.raises(CourseError, match=says):
         center_crop_resize(images, 4)
@@ -133,7 +141,8 @@ def test_duplicates_across_blocks(photos):
     many = rng.integers(0, 256, (4100, 32, 32, 3), np.uint8)
     many[4050] = many[10]
     many[2001] = many[1999]
-    assert sorted(near_duplicates(as_splits(many))[["first", "second"]].to_numpy().tolist()) == [[10, 4050], [1999, 2001]]
+    assert sorted(near_duplicates(as_splits(many))[["first", "second"]].to_numpy().tolist()) == [[10, 4050],
+        [1999, 2001]]
 
 
 def test_pairs_are_shown_with_their_parts(ws):
@@ -160,7 +169,8 @@ def test_the_interval_of_more_data_covers_the_truth():
     law, sizes, hits = lambda n: 1 - (0.1 + 2 * n**-0.4), [100, 200, 400, 800, 1600], 0
     for seed in range(30):
         rng = np.random.default_rng(seed)
-        curve = pd.DataFrame([(n, k, law(n) + rng.normal(0, 0.01)) for n in sizes for k in range(5)], columns=["n", "repeat", "accuracy"])
+        curve = pd.DataFrame([(n, k, law(n) + rng.normal(0, 0.01)) for n in sizes for k in range(5)],
+                             columns=["n", "repeat", "accuracy"])
         ahead = extrapolate_learning_curve(curve, draws=60)
         hits += ahead["low"] < law(3200) + rng.normal(0, 0.01) < ahead["high"]
         assert ahead["high"] - ahead["low"] > 0.02, "the spread of single subsets is in it"
@@ -169,9 +179,11 @@ def test_the_interval_of_more_data_covers_the_truth():
 
 def test_more_data_needs_four_sizes():
     with pytest.raises(CourseError, match="3 sizes .* measure 4 sizes or more"):
-        extrapolate_learning_curve(pd.DataFrame([(n, k, 0.5) for n in (1, 2, 4) for k in range(3)], columns=["n", "repeat", "accuracy"]))
+        extrapolate_learning_curve(pd.DataFrame([(n, k, 0.5) for n in (1, 2, 4) for k in range(3)],
+                                                columns=["n", "repeat", "accuracy"]))
     with pytest.raises(CourseError, match="1 subsets of each size"):
-        extrapolate_learning_curve(pd.DataFrame([(n, 0, 0.5) for n in (1, 2, 4, 8)], columns=["n", "repeat", "accuracy"]))
+        extrapolate_learning_curve(pd.DataFrame([(n, 0, 0.5) for n in (1, 2, 4, 8)],
+                                                columns=["n", "repeat", "accuracy"]))
 
 
 def test_the_fast_model_learns_and_more_examples_help(ws):
@@ -186,7 +198,8 @@ def test_the_fast_model_learns_and_more_examples_help(ws):
     with pytest.raises(CourseError, match=r"sizes are \[0.1, 0.5\]"):
         learning_curve(features, splits.labels, splits.train, splits.valid, [0.1, 0.5])
     shuffled = np.random.default_rng(0).permutation(splits.labels)
-    assert ridge_classifier().fit(features[splits.train], shuffled[splits.train]).score(features[splits.valid], shuffled[splits.valid]) < 0.35
+    assert ridge_classifier().fit(features[splits.train], shuffled[splits.train]).score(features[splits.valid],
+        shuffled[splits.valid]) < 0.35
 
 
 # Clean, split
@@ -199,11 +212,15 @@ def test_audit_names_each_trouble(tmp_path):
     (tmp_path / "empty.png").touch()
     Image.new("RGB", (64, 64), "grey").save(tmp_path / "blank.png")
     Image.effect_noise((64, 64), 80).convert("RGB").save(tmp_path / "nameless", "png")
-    assert audit(tmp_path, ["blank.png", "nameless"]).trouble.tolist() == ["is blank", "is PNG, not what a name without an ending says"]
+    assert audit(tmp_path, ["blank.png", "nameless"]).trouble.tolist() == ["is blank", "is PNG, not what a name "
+                                                                                       "without an ending says"]
     [(tmp_path / name).unlink() for name in ("blank.png", "nameless")]
     trouble = audit(tmp_path, ["fine.jpg", "alpha.png", "really.jpg", "small.png", "empty.png", "absent.png"]).trouble
-    assert trouble.tolist() == ["", "is RGBA, not RGB", "is WEBP, not JPEG", "is 16 x 16", "can't be read (UnidentifiedImageError)", "can't be read (FileNotFoundError)"]
-    assert audit(tmp_path).trouble.sort_index().tolist() == ["is RGBA, not RGB", "can't be read (UnidentifiedImageError)", "", "is WEBP, not JPEG", "is 16 x 16"]
+    assert trouble.tolist() == ["", "is RGBA, not RGB", "is WEBP, not JPEG", "is 16 x 16",
+                                "can't be read (UnidentifiedImageError)", "can't be read (FileNotFoundError)"]
+    assert audit(tmp_path).trouble.sort_index().tolist() == ["is RGBA, not RGB", "can't be read "
+                                                                                 "(UnidentifiedImageError)", "",
+                                                                                 "is WEBP, not JPEG", "is 16 x 16"]
     with pytest.raises(CourseError, match="nowhere is no folder"):
         audit(tmp_path / "nowhere")
 
@@ -214,10 +231,14 @@ def test_the_split_gives_the_interval_that_it_promises():
         assert s["half_width"] <= 0.145 * s["error"] and s["train"] + s["test"] == pytest.approx(1)
         assert s["half_width"] == pytest.approx(1.96 * math.sqrt(s["error"] * (1 - s["error"]) / s["n_test"]))
     assert suggest_split(10_000)["test"] == 0.2 and suggest_split(1_000_000)["test"] == 0.02
-    assert suggest_split(1000, error=0.05)["test"] == 0.2 and suggest_split(100_000, error=0.2)["test"] < suggest_split(100_000, error=0.02)["test"]
+    assert suggest_split(1000, error=0.05)["test"] == 0.2 and suggest_split(100_000,
+                                                                            error=0.2)["test"] < suggest_split(100_000,
+                                                                                error=0.02)["test"]
 
 
-@pytest.mark.parametrize("args, says", [((3,), "number of examples is 3"), (("100",), "number of examples is '100'"), ((1000, None, 0), "precision is 0"), ((1000, None, 0.1, 2), "most is 2"), ((1000, 0), "The error is 0"), ((1000, 1.5), "a rate between 0 and 1")])
+@pytest.mark.parametrize("args, says", [((3,), "number of examples is 3"), (("100",), "number of examples is '100'"),
+                                        ((1000, None, 0), "precision is 0"), ((1000, None, 0.1, 2), "most is 2"),
+                                        ((1000, 0), "The error is 0"), ((1000, 1.5), "a rate between 0 and 1")])
 def test_a_split_of_nonsense_is_a_sentence(args, says):
     with pytest.raises(CourseError, match=says):
         suggest_split(*args)

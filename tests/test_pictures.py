@@ -1,4 +1,5 @@
-"What a picture file, a folder of pictures and their names may be, and the pixels, parts and classes that must come of it."
+"""What a picture file, a folder of pictures and their names may be, and the pixels, parts and classes that must come
+of it."""
 import io
 import json
 import os
@@ -32,7 +33,8 @@ def png(depth, kind, row, transparent=b"", after=b""):
     chunk = lambda name, data: struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
     width = len(row) * 8 // (depth * {0: 1, 2: 3}[kind])
     return io.BytesIO(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", struct.pack(">IIBBBBB", width, 1, depth, kind, 0, 0, 0))
-                      + (chunk(b"tRNS", transparent) if transparent else b"") + chunk(b"IDAT", zlib.compress(b"\0" + row))
+                      + (chunk(b"tRNS", transparent) if transparent else b"")
+                      + chunk(b"IDAT", zlib.compress(b"\0" + row))
                       + (chunk(b"eXIf", after) if after else b"") + chunk(b"IEND", b""))
 
 
@@ -73,7 +75,8 @@ def grey16(path, values, kind):
     if kind == "12 bits":  # two values in three bytes, which Pillow reads and does not write
         a, b = values[:, ::2] >> 4, values[:, 1::2] >> 4
         data = np.stack([a >> 4, (a & 15) << 4 | b >> 8, b & 255], -1).astype(np.uint8).tobytes()
-        tags = {256: values.shape[1], 257: len(values), 258: 12, 259: 1, 262: 1, 273: 200, 277: 1, 278: len(values), 279: len(data)}
+        tags = {256: values.shape[1], 257: len(values), 258: 12, 259: 1, 262: 1, 273: 200, 277: 1, 278: len(values),
+                279: len(data)}
         entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags.items())
         path.write_bytes((b"II*\0" + struct.pack("<IH", 8, len(tags)) + entries + bytes(4)).ljust(200, b"\0") + data)
     elif kind == "big-endian":
@@ -82,7 +85,8 @@ def grey16(path, values, kind):
         Image.fromarray(values.astype(np.uint16)).save(path)
 
 
-@pytest.mark.parametrize("name, kind", [("a.png", ""), ("a.tif", ""), ("a.pgm", ""), ("a.tif", "big-endian"), ("a.tif", "12 bits")])
+@pytest.mark.parametrize("name, kind", [("a.png", ""), ("a.tif", ""), ("a.pgm", ""), ("a.tif", "big-endian"),
+                                        ("a.tif", "12 bits")])
 @pytest.mark.parametrize("top", [1, 255, 256, 4095, 40000, 65535])
 def test_the_same_grey_is_the_same_in_every_file_of_16_bits(tmp_path, name, kind, top):
     values = np.linspace(0, top, 64).astype(int).reshape(8, 8)
@@ -90,8 +94,10 @@ def test_the_same_grey_is_the_same_in_every_file_of_16_bits(tmp_path, name, kind
     assert (decode(tmp_path / name)[..., 0] == values >> 8).all()
 
 
-@pytest.mark.parametrize("values, expected", [([0, 0.25, 0.5, 1], [0, 64, 128, 255]), ([0, 0.001, 0.002, 0.003], [0, 0, 1, 1]),
-                                              ([-0.1, 0.5, 1.0, 1.2], [0, 128, 255, 255]), ([np.nan, 0.5, 1, np.nan], [0, 128, 255, 0]),
+@pytest.mark.parametrize("values, expected",
+                         [([0, 0.25, 0.5, 1], [0, 64, 128, 255]), ([0, 0.001, 0.002, 0.003], [0, 0, 1, 1]),
+                                              ([-0.1, 0.5, 1.0, 1.2], [0, 128, 255, 255]),
+                                              ([np.nan, 0.5, 1, np.nan], [0, 128, 255, 0]),
                                               ([0, 0, 0, 0], [0] * 4), ([np.nan] * 4, [0] * 4)])
 def test_fractions_count_from_0_to_1(tmp_path, values, expected):
     Image.fromarray(np.array([values], np.float32)).save(tmp_path / "a.tif")
@@ -105,8 +111,12 @@ def test_a_picture_of_8_bits_comes_back_from_its_fractions(tmp_path):
     assert (decode(tmp_path / "a.tif")[..., 0].ravel() == np.arange(256)).all()
 
 
-@pytest.mark.parametrize("values, says", [(np.float32([0, 255]), "32-bit fractions from 0 to 255, of which only 0 to 1"), (np.float32([-1, 1]), "from -1 to 1"),
-                                          (np.float32([0, np.inf]), "from 0 to inf"), (np.int32([0, 65535]), "32-bit whole numbers from 0 to 65535, of which only 0 to 255"),
+@pytest.mark.parametrize("values, says",
+                         [(np.float32([0, 255]), "32-bit fractions from 0 to 255, of which only 0 to 1"),
+                          (np.float32([-1, 1]), "from -1 to 1"),
+                                          (np.float32([0, np.inf]), "from 0 to inf"),
+                                          (np.int32([0, 65535]), "32-bit whole numbers from 0 to 65535, of which only "
+                                                                 "0 to 255"),
                                           (np.int32([-5, 20]), "from -5 to 20")])
 def test_a_scale_that_nobody_wrote_down_is_said(tmp_path, ws, values, says):
     for c in "ab":
@@ -150,12 +160,15 @@ def test_the_audit_judges_what_the_loader_reads(tmp_path):
     alike = np.zeros((64, 64, 3), np.uint8)
     alike[:, :32], alike[:, 32:] = (255, 0, 0), (0, 130, 0)  # of one grey
     Image.fromarray(alike).save(tmp_path / "colours.png")
-    assert audit(tmp_path).trouble.to_dict() == {"colours.png": "", "deep.png": "is I;16, not RGB", "twelve.tif": "is I;16, not RGB",
+    assert audit(tmp_path).trouble.to_dict() == {"colours.png": "", "deep.png": "is I;16, not RGB",
+                                                 "twelve.tif": "is I;16, not RGB",
                                                  "float.tif": "is F, not RGB", "silhouette.png": "is RGBA, not RGB"}
     Image.fromarray((deep // 256).astype(np.uint16)).save(tmp_path / "deep.png")
     shape[..., :3] = 255  # white on white
     Image.fromarray(shape).save(tmp_path / "silhouette.png")
-    assert audit(tmp_path, ["deep.png", "silhouette.png"]).trouble.tolist() == ["is I;16, not RGB; is blank when it is cut to 8 bits", "is RGBA, not RGB; is blank"]
+    assert audit(tmp_path, ["deep.png", "silhouette.png"]).trouble.tolist() == ["is I;16, not RGB; is blank when it is "
+                                                                                "cut to 8 bits",
+                                                                                "is RGBA, not RGB; is blank"]
 
 
 # The cache of pixels
@@ -181,7 +194,8 @@ def test_two_folders_with_the_same_names_sizes_and_dates(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("swap", [lambda a, b: (shutil.rmtree(a), made(a, "blue")),  # made anew in its place
-                                  lambda a, b: [shutil.copy2(p, a / p.name) for p in b.iterdir()],  # copied over with their dates
+                                  # copied over with their dates
+                                  lambda a, b: [shutil.copy2(p, a / p.name) for p in b.iterdir()],
                                   lambda a, b: (a.rename(a.with_name("old")), b.rename(a))])
 def test_other_files_in_the_place_of_the_first(tmp_path, swap):
     a, b = made(tmp_path / "a", "red"), made(tmp_path / "b", "blue")
@@ -220,22 +234,28 @@ def parts_in(splits):
     return tuple({splits.files[i].split("/")[-3] for i in getattr(splits, p)} for p in ("train", "valid", "test"))
 
 
-@pytest.mark.parametrize("train, test", [("train", "test"), ("Training", "TESTING"), ("X_train", "X_test"), ("trainset", "testset"), ("TrainData", "TestData"),
-                                         ("train1", "test1"), ("asl_alphabet_train", "asl_alphabet_test"), ("trainval", "test"), ("1 - train", "2 - holdout"),
+@pytest.mark.parametrize("train, test", [("train", "test"), ("Training", "TESTING"), ("X_train", "X_test"),
+                                         ("trainset", "testset"), ("TrainData", "TestData"),
+                                         ("train1", "test1"), ("asl_alphabet_train", "asl_alphabet_test"),
+                                         ("trainval", "test"), ("1 - train", "2 - holdout"),
                                          ("train2017", "test2017")])
 def test_folders_of_parts_are_the_split(tmp_path, ws, capsys, train, test):
     splits = image_folder(in_parts(tmp_path / "own", train, None, test), ws, 8)
-    assert splits.classes == ["cat", "dog"] and (class_counts(splits)[["train", "valid", "test"]] == [8, 2, 6]).all().all()
+    assert splits.classes == ["cat", "dog"] and (class_counts(splits)[["train", "valid", "test"]]
+                                                 == [8, 2, 6]).all().all()
     assert parts_in(splits) == ({train}, {train}, {test})
     assert all(f.split("/")[-2] == splits.classes[label] for f, label in zip(splits.files, splits.labels))
     said = capsys.readouterr().out
-    assert f"{test} for test" in said and f"{train} for training" in said and "the validation part is cut from what is for training" in said
+    assert f"{test} for test" in said and f"{train} for training" in said \
+        and "the validation part is cut from what is for training" in said
 
 
-@pytest.mark.parametrize("train, valid", [("train", "val"), ("Train", "Validation"), ("train_images", "valid_images"), ("training", "dev"), ("seg_train", "seg_eval")])
+@pytest.mark.parametrize("train, valid", [("train", "val"), ("Train", "Validation"), ("train_images", "valid_images"),
+                                          ("training", "dev"), ("seg_train", "seg_eval")])
 def test_a_validation_part_without_a_test_part(tmp_path, ws, capsys, train, valid):
     splits = image_folder(in_parts(tmp_path / "own", train, valid), ws, 8, test=0.3)
-    assert (class_counts(splits)[["train", "valid", "test"]] == [7, 4, 3]).all().all() and parts_in(splits) == ({train}, {valid}, {train})
+    assert (class_counts(splits)[["train", "valid", "test"]] == [7, 4, 3]).all().all() and parts_in(splits) == ({train},
+        {valid}, {train})
     assert "the test part is cut from what is for training" in capsys.readouterr().out
 
 
@@ -246,12 +266,14 @@ def test_three_parts_are_used_as_they_are_and_fixed(tmp_path, ws, capsys):
     assert (class_counts(splits)[["train", "valid", "test"]] == [10, 4, 12]).all().all()
     assert parts_in(splits) == ({"TRAIN"}, {"VAL"}, {"TEST", "TEST_SIMPLE"}) and "cut" not in capsys.readouterr().out
     path = next((ws.runs / "splits").iterdir())
-    assert path.name.endswith("-official-official.json") and json.loads(path.read_text())["valid"] == splits.valid.tolist()
+    assert path.name.endswith("-official-official.json") \
+        and json.loads(path.read_text())["valid"] == splits.valid.tolist()
     again = image_folder(root, ws, 8)
     assert again.fingerprint == splits.fingerprint and (again.test == splits.test).all()
 
 
-@pytest.mark.parametrize("names", ["wrap__train wrap__test", "a__b__train a__b__test", "train__train test__test", "set__seg_train__seg_train set__seg_test__seg_test"])
+@pytest.mark.parametrize("names", ["wrap__train wrap__test", "a__b__train a__b__test", "train__train test__test",
+                                   "set__seg_train__seg_train set__seg_test__seg_test"])
 def test_folders_around_folders(tmp_path, ws, names):
     train, test = names.split()
     splits = image_folder(in_parts(tmp_path / "own", train, None, test), ws, 8)
@@ -265,17 +287,28 @@ def test_a_folder_around_classes(tmp_path, ws):
 
 
 @pytest.mark.parametrize("tree, says", [
-    ({"one__cat": 4, "one__dog": 4, "two__cat": 4, "two__dog": 4}, "holds one, two, with the same folders inside .cat, dog.: .* call the folders around them train, valid or test"),
-    ({"fold1__cat": 4, "fold1__dog": 4, "fold1__emu": 4, "fold2__cat": 4, "fold2__dog": 4}, "with the same folders inside .cat, dog."),
-    ({"cat__train": 4, "cat__test": 4, "dog__train": 4, "dog__test": 4}, "holds cat, dog, with the parts test, train inside each: turn them round"),
-    ({"trainA": 4, "trainB": 4, "testA": 4, "testB": 4}, "holds testA, testB, trainA, trainB, names that speak of a part and of a class at once"),
-    ({"train_cats": 4, "train_dogs": 4, "val_cats": 4, "val_dogs": 4}, "names that speak of a part and of a class at once"),
-    ({"cats-test": 4, "dogs-test": 4, "cats-train": 4, "dogs-train": 4}, "names that speak of a part and of a class at once"),
-    ({"entrenamiento__cat": 4, "entrenamiento__dog": 4, "prueba__cat": 4, "prueba__dog": 4}, "with the same folders inside"),
-    ({"seg_train__cat": 4, "seg_train__dog": 4, "seg_test__cat": 4, "seg_test__dog": 4, "seg_pred__seg_pred": 4}, "or take them away .seg_pred."),
-    ({"cat": 4, "dog": 4, "test": 4}, "holds cat, dog, test, of which test is called like a part .* if it is a class, call it otherwise, or use image_table"),
+    ({"one__cat": 4, "one__dog": 4, "two__cat": 4, "two__dog": 4}, "holds one, two, with the same folders inside .cat, "
+                                                                   "dog.: .* call the folders around them train, valid "
+                                                                   "or test"),
+    ({"fold1__cat": 4, "fold1__dog": 4, "fold1__emu": 4, "fold2__cat": 4, "fold2__dog": 4},
+     "with the same folders inside .cat, dog."),
+    ({"cat__train": 4, "cat__test": 4, "dog__train": 4, "dog__test": 4}, "holds cat, dog, with the parts test, train "
+                                                                         "inside each: turn them round"),
+    ({"trainA": 4, "trainB": 4, "testA": 4, "testB": 4}, "holds testA, testB, trainA, trainB, names that speak of a "
+                                                         "part and of a class at once"),
+    ({"train_cats": 4, "train_dogs": 4, "val_cats": 4, "val_dogs": 4}, "names that speak of a part and of a class at "
+                                                                       "once"),
+    ({"cats-test": 4, "dogs-test": 4, "cats-train": 4, "dogs-train": 4}, "names that speak of a part and of a class at "
+                                                                         "once"),
+    ({"entrenamiento__cat": 4, "entrenamiento__dog": 4, "prueba__cat": 4, "prueba__dog": 4},
+     "with the same folders inside"),
+    ({"seg_train__cat": 4, "seg_train__dog": 4, "seg_test__cat": 4, "seg_test__dog": 4, "seg_pred__seg_pred": 4},
+     "or take them away .seg_pred."),
+    ({"cat": 4, "dog": 4, "test": 4}, "holds cat, dog, test, of which test is called like a part .* if it is a class, "
+                                      "call it otherwise, or use image_table"),
     ({"Training_Set": 4, "Test_Set": 4}, "of which Test_Set, Training_Set are called like a part"),
-    ({"train__cat": 4, "train__dog": 4, "test": 4}, "test should have a folder with images for each class of the training part; missing or unknown: cat, dog"),
+    ({"train__cat": 4, "train__dog": 4, "test": 4}, "test should have a folder with images for each class of the "
+                                                    "training part; missing or unknown: cat, dog"),
     ({"train__cat": 4, "train__dog": 4, "test__cat": 4, "test__dog": 0}, "missing or unknown: dog"),
     ({"train__cat": 4, "train__dog": 4, "val__Cat": 4, "val__dog": 4}, "missing or unknown: Cat, cat"),
     ({"val__cat": 4, "val__dog": 4, "test__cat": 4, "test__dog": 4}, "no part to train on"),
@@ -285,15 +318,23 @@ def test_what_may_be_parts_or_classes_is_a_sentence(tmp_path, ws, tree, says):
         image_folder(folder_of(tmp_path / "own", **tree), ws, 8)
 
 
-@pytest.mark.parametrize("tree, classes", [({"train_station": 4, "test_tube": 4}, ["test_tube", "train_station"]), ({"steam_train": 4, "model_train": 4}, ["model_train", "steam_train"]),
-                                           ({"dev_board": 4, "sensor": 4, "test_pad": 4}, ["dev_board", "sensor", "test_pad"]), ({"trains": 4, "contest": 4, "valley": 4}, ["contest", "trains", "valley"]),
-                                           ({"bus": 4, "car": 4, "train": 4}, ["bus", "car", "train"]), ({"test_tube": 4, "test_pad": 4, "train_station": 4}, ["test_pad", "test_tube", "train_station"]),
-                                           ({"cat__images": 4, "dog__images": 4}, ["cat", "dog"]), ({"cat": 4, "dog__2019": 4, "dog__2020": 4}, ["cat", "dog"])])
+@pytest.mark.parametrize("tree, classes", [({"train_station": 4, "test_tube": 4}, ["test_tube", "train_station"]),
+                                           ({"steam_train": 4, "model_train": 4}, ["model_train", "steam_train"]),
+                                           ({"dev_board": 4, "sensor": 4, "test_pad": 4},
+                                            ["dev_board", "sensor", "test_pad"]),
+                                           ({"trains": 4, "contest": 4, "valley": 4}, ["contest", "trains", "valley"]),
+                                           ({"bus": 4, "car": 4, "train": 4}, ["bus", "car", "train"]),
+                                           ({"test_tube": 4, "test_pad": 4, "train_station": 4},
+                                            ["test_pad", "test_tube", "train_station"]),
+                                           ({"cat__images": 4, "dog__images": 4}, ["cat", "dog"]),
+                                           ({"cat": 4, "dog__2019": 4, "dog__2020": 4}, ["cat", "dog"])])
 def test_classes_stay_classes(tmp_path, ws, capsys, tree, classes):
     assert image_folder(folder_of(tmp_path / "own", **tree), ws, 8).classes == classes and not capsys.readouterr().out
 
 
-@pytest.mark.parametrize("name, part", [("Training", "train"), ("train+val", "train"), ("testing", "test"), ("VALID", "valid"), ("train_test_split", None), ("attrain", None), ("cats", None), ("", None)])
+@pytest.mark.parametrize("name, part", [("Training", "train"), ("train+val", "train"), ("testing", "test"),
+                                        ("VALID", "valid"), ("train_test_split", None), ("attrain", None),
+                                        ("cats", None), ("", None)])
 def test_the_part_that_a_name_speaks_of(name, part):
     assert part_of(name) == part
 
@@ -309,7 +350,8 @@ def test_a_validation_part_of_the_authors_is_kept_and_the_rest_divided():
 
 def test_what_systems_leave_is_no_picture(tmp_path, ws):
     root = folder_of(tmp_path / "own", cat=4, dog=4)
-    for name in "cat/Thumbs.db", "dog/desktop.ini", "dog/.DS_Store", "dog/._0.png", "cat/ehthumbs.db", "cat/Icon\r", "Thumbs.db", "@eaDir/SYNOPHOTO_THUMB_M.jpg", "cat/@eaDir/0.png":
+    for name in "cat/Thumbs.db", "dog/desktop.ini", "dog/.DS_Store", "dog/._0.png", "cat/ehthumbs.db", "cat/Icon\r", \
+        "Thumbs.db", "@eaDir/SYNOPHOTO_THUMB_M.jpg", "cat/@eaDir/0.png":
         (root / name).parent.mkdir(exist_ok=True)
         (root / name).write_text("no picture")
     with warnings.catch_warnings():
@@ -327,7 +369,8 @@ def test_one_picture_under_two_names(tmp_path, ws):
         table = pd.DataFrame({"image": [*files, again], "label": [*(f[0] for f in files), "b"]})
         with pytest.raises(CourseError, match="1 of 9 rows repeat a file, the first "):
             image_table(table, root, ws, size=8)
-    dotted = image_table(pd.DataFrame({"image": [f"./{f}" for f in files], "label": [f[0] for f in files]}), root, ws, size=8)
+    dotted = image_table(pd.DataFrame({"image": [f"./{f}" for f in files], "label": [f[0] for f in files]}), root, ws,
+                         size=8)
     assert dotted.files == files
 
 
@@ -356,7 +399,8 @@ def test_names_that_are_no_text_or_long_or_mathematics(tmp_path, ws):
         folder = root / os.fsdecode(c)
         folder.mkdir(parents=True)
         for i in range(8):
-            Image.fromarray(np.random.default_rng([len(c), i]).integers(0, 256, (40, 40, 3), np.uint8)).save(folder / os.fsdecode(b"\xe9%d.png" % i))
+            Image.fromarray(np.random.default_rng([len(c), i]).integers(0, 256, (40, 40, 3), np.uint8)).save(folder
+                / os.fsdecode(b"\xe9%d.png" % i))
     (root / "$^$" / os.fsdecode(b"\xfc.png")).write_text("no picture")
     with pytest.warns(UserWarning, match=r"left out: \S{3}/ü.png"):
         splits = image_folder(root, ws, size=32)
@@ -386,12 +430,15 @@ def of_sizes(splits, shapes):
     return replace(splits, images=images)
 
 
-@pytest.mark.parametrize("shapes, side, expected", [([(32, 48), (48, 32), (40, 40)], None, 32), ([(32, 48), (64, 48), (500, 90)], 24, 24),
-                                                    ([(30, 48), (30, 31), (30, 30)], None, 30), ([(16, 48), (20, 31), (30, 30)], 64, 64)])
+@pytest.mark.parametrize("shapes, side, expected",
+                         [([(32, 48), (48, 32), (40, 40)], None, 32), ([(32, 48), (64, 48), (500, 90)], 24, 24),
+                                                    ([(30, 48), (30, 31), (30, 30)], None, 30),
+                                                    ([(16, 48), (20, 31), (30, 30)], 64, 64)])
 def test_squares_of_any_sizes(tmp_path, ws, capsys, shapes, side, expected):
     splits = of_sizes(image_folder(folder_of(tmp_path / "own", a=3, b=3), ws, 8), shapes)
     cut = center_crop_all(splits, side)
-    assert cut.images.shape == (3, expected, expected, 3) and cut.images.dtype == np.uint8 and cut.fingerprint == splits.fingerprint
+    assert cut.images.shape == (3, expected, expected, 3) and cut.images.dtype == np.uint8 \
+        and cut.fingerprint == splits.fingerprint
     assert (cut.images == np.arange(3)[:, None, None, None]).all()  # nothing of what lies outside
     said = "sides of" in capsys.readouterr().out
     assert said == (side is None and len({min(s) for s in shapes}) > 1)
@@ -456,7 +503,8 @@ except CourseError as e:
 @pytest.mark.slow
 @pytest.mark.parametrize("umask, owner, expected", [("022", 0, [2, 1]), ("077", 0, [2, 2]), ("022", 4001, [2, 1])])
 def test_several_users_of_one_cache(users, umask, owner, expected):
-    "Each decodes the stand-in, which is each user's own; the pictures are decoded once where the umask lets others read."
+    """Each decodes the stand-in, which is each user's own; the pictures are decoded once where the umask lets others
+    read."""
     as_user, cache = users
     os.chown(cache, owner, -1)
     got = [as_user(SHARE, user, umask).split(" ", 2) for user in (4001, 4002)]
@@ -480,5 +528,6 @@ def test_what_a_killed_user_left_is_not_in_the_way(users):
 def test_a_user_without_home_or_name(users):
     as_user, cache = users
     said = as_user(HOMELESS, 4321).splitlines()
-    assert said[0].startswith("SENTENCE This user has no home folder: set HOME, or COURSEKIT_RUNS and COURSEKIT_CACHE") and said[1] == "/a/b []"
+    assert said[0].startswith("SENTENCE This user has no home folder: set HOME, or COURSEKIT_RUNS and COURSEKIT_CACHE")
+    assert said[1] == "/a/b []"
     assert f"local  {cache}/user-4321" in said and "pictures is no folder" in said[-1]

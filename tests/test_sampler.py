@@ -15,13 +15,16 @@ def test_samples_are_a_table_and_plain_text(monkeypatch):
     monkeypatch.setattr("IPython.display.display", lambda data, raw: shown.append(data))
     samples_side_by_side({"<a>": "x < y", "b": "z"}, "made & shown")
     assert shown[0]["text/plain"] == "made & shown\n\n--- <a>\nx < y\n\n--- b\nz"
-    assert all(part in shown[0]["text/html"] for part in ("made &amp; shown</caption>", "&lt;a&gt;</th>", ">x &lt; y</pre>"))
+    assert all(part in shown[0]["text/html"] for part in ("made &amp; shown</caption>", "&lt;a&gt;</th>",
+                                                          ">x &lt; y</pre>"))
 
 
 def test_the_widget_writes_what_it_is_given():
     box = sampler_widget(numbers, n=12)
-    prompt, (temperature, p), (seed, button), out = box.children[0], box.children[1].children, box.children[2].children, box.children[3]
-    assert [w.description for w in (prompt, temperature, p, seed, button)] == ["prompt", "temperature", "p", "seed", "write"] and not out.value
+    prompt, (temperature, p), (seed, button), out = box.children[0], box.children[1].children, \
+        box.children[2].children, box.children[3]
+    assert [w.description for w in (prompt, temperature, p, seed, button)] == ["prompt", "temperature", "p", "seed",
+        "write"] and not out.value
     button.click()
     assert "The  The |0.8|0.95|0 &lt;012345678910</pre>" in out.value
     prompt.value, temperature.value, p.value, seed.value = "<b>", 0.1, 0.05, 7

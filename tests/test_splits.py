@@ -22,7 +22,8 @@ def made(n=40, labels=None, **changes):
     k = np.arange(n)
     images = np.random.default_rng(0).integers(0, 256, (n, 8, 12, 3), np.uint8)
     labels = k % 2 if labels is None else labels
-    return replace(Splits("made", images, labels, ["a", "b"], [f"{i}.png" for i in k], k[:n // 2], k[n // 2:3 * n // 4], k[3 * n // 4:], "made"), **changes)
+    return replace(Splits("made", images, labels, ["a", "b"], [f"{i}.png" for i in k], k[:n // 2], k[n // 2:3 * n // 4],
+                          k[3 * n // 4:], "made"), **changes)
 
 
 @dataclass(frozen=True, repr=False)
@@ -43,7 +44,8 @@ def test_what_every_kind_of_data_says():
     assert repr(tones) == "scales: 4 tones; 3 train, 1 valid, 0 test; abc" and not tones.is_part
     part = replace(tones, whole=1000)
     assert part.is_part and part.title == "scales (4 of 1,000 tones)"
-    assert replace(part, stand_in="hummed").title == "stand-in for scales (hummed)" and not replace(tones, whole=4).is_part
+    assert replace(part, stand_in="hummed").title == "stand-in for scales (hummed)" \
+        and not replace(tones, whole=4).is_part
     splits = made(whole=60_000)
     assert isinstance(splits, Data) and splits.title == "made (40 of 60,000 images)"
     assert repr(splits) == "made (40 of 60,000 images): 40 images, 2 classes; 20 train, 10 valid, 10 test; made"
@@ -51,14 +53,17 @@ def test_what_every_kind_of_data_says():
 
 def test_images_without_labels_are_a_part_of_their_own():
     splits = made(train=np.arange(8), unlabeled=np.arange(8, 20))
-    assert splits.parts == ("train", "valid", "test", "unlabeled") and "8 train, 10 valid, 10 test, 12 unlabeled" in repr(splits)
+    assert splits.parts == ("train", "valid", "test", "unlabeled") \
+        and "8 train, 10 valid, 10 test, 12 unlabeled" in repr(splits)
     assert made().parts == ("train", "valid", "test") and len(made().unlabeled) == 0
     for part in "train", "valid", "test":
-        with pytest.raises(CourseError, match="1 images of made are in `unlabeled` and in another part, the first is number"):
+        with pytest.raises(CourseError, match="1 images of made are in `unlabeled` and in another part, the first is "
+                                              "number"):
             made(unlabeled=getattr(made(), part)[:1])
 
 
-@pytest.mark.parametrize("labels", [None, np.eye(2, dtype=np.uint8)[np.arange(40) % 2], np.zeros((40, 8, 12), np.uint8)], ids=["classes", "several", "masks"])
+@pytest.mark.parametrize("labels", [None, np.eye(2, dtype=np.uint8)[np.arange(40) % 2],
+                                    np.zeros((40, 8, 12), np.uint8)], ids=["classes", "several", "masks"])
 def test_a_fraction_of_the_labels(labels):
     splits = made(labels=labels)
     few, less = (subsample(splits, share, unlabeled=True) for share in (0.5, 0.1))
@@ -73,7 +78,8 @@ def test_folds_hold_each_image_once_and_keep_no_mask_apart():
     with pytest.raises(CourseError, match=r"the shape \(40, 8, 12\): one label for each image"):
         kfold_splits(made(labels=np.zeros((40, 8, 12), np.uint8)))
     parts = kfold_splits(made(), 4, n_repeats=2)
-    assert len(parts) == 8 and all(np.bincount(p.labels[p.valid]).tolist() == [5, 5] and not len(p.test) and not set(p.train) & set(p.valid) for p in parts)
+    assert len(parts) == 8 and all(np.bincount(p.labels[p.valid]).tolist() == [5, 5] and not len(p.test)
+                                   and not set(p.train) & set(p.valid) for p in parts)
     with pytest.raises(CourseError, match="smallest class has 20 images and there are 21 folds"):
         kfold_splits(made(), 21)
 
@@ -106,9 +112,11 @@ def test_arrays_with_other_labels_are_split_and_fixed(ws, kind):
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (30, 8, 8, 3), np.uint8)
     labels = rng.integers(0, 3, (30, 8, 8), np.uint8) if kind == "masks" else rng.integers(0, 2, (30, 3), np.uint8)
-    make = lambda images=images, labels=labels, **kw: array_splits(ws, "made", images, labels, list("abc"), [str(i) for i in range(30)], 0.2, 0.2, **kw)
+    make = lambda images=images, labels=labels, **kw: array_splits(ws, "made", images, labels, list("abc"),
+                                                                   [str(i) for i in range(30)], 0.2, 0.2, **kw)
     one, again = make(), make()
-    assert one.fingerprint == again.fingerprint and (one.test == again.test).all() and len(list((ws.runs / "splits").iterdir())) == 1
+    assert one.fingerprint == again.fingerprint and (one.test == again.test).all() \
+        and len(list((ws.runs / "splits").iterdir())) == 1
     other = labels.copy()
     other[3] = 1 - other[3].clip(0, 1)
     assert make(labels=other).fingerprint != one.fingerprint != make(images=255 - images).fingerprint

@@ -28,12 +28,14 @@ def with_masks(n=96):
 
 def by_pixel(n_classes=2):
     torch.manual_seed(0)
-    return nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU(), nn.Dropout(0.2), nn.Conv2d(8, n_classes, 1))
+    return nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU(), nn.Dropout(0.2),
+                         nn.Conv2d(8, n_classes, 1))
 
 
 def segment(ws):
     "A mask for each pixel."
-    learn = learner(with_masks(), by_pixel(), ws, bs=16, opt=optimizer("SGD", momentum=0.9), augment=[random_hflip, random_translate(2)])
+    learn = learner(with_masks(), by_pixel(), ws, bs=16, opt=optimizer("SGD", momentum=0.9),
+                    augment=[random_hflip, random_translate(2)])
     learn.checkpoint_seconds = 0
     return learn
 
@@ -58,7 +60,8 @@ def consistent(ws):
     "A few labels and many images without."
     s = half_labeled()
     torch.manual_seed(0)
-    model = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(), nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Dropout(0.2), nn.Linear(32, 3))
+    model = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(), nn.AdaptiveAvgPool2d(2), nn.Flatten(),
+                          nn.Dropout(0.2), nn.Linear(32, 3))
     loaders = image_loaders(s, ws.device, 8, views=[(random_hflip,), (random_hflip, random_translate(3))], ratio=2)
     learn = learner(s, model, ws, loaders=loaders, loss_func=Consistency())
     learn.checkpoint_seconds = 0
@@ -88,7 +91,8 @@ def fit_and_save(make):
                 os.kill(os.getpid(), signal.SIGKILL)
         learn._write = count
         quiet(learn, 3, 0.01)
-        torch.save([*learn.model.state_dict().values(), torch.stack(list(learn.recorder.losses)).as_subclass(torch.Tensor)], out)
+        torch.save([*learn.model.state_dict().values(),
+                    torch.stack(list(learn.recorder.losses)).as_subclass(torch.Tensor)], out)
     return run
 
 
@@ -97,8 +101,10 @@ def two_models(ws, dies_after, out):
     from coursekit.checkpoints import resumable
 
     torch.manual_seed(0)
-    real, gen, disc = torch.randn(64, 4) + 2, nn.Linear(2, 4), nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Dropout(0.1), nn.Linear(8, 1))
-    parts = {"gen": gen, "disc": disc, "opt_gen": torch.optim.Adam(gen.parameters(), 0.01), "opt_disc": torch.optim.AdamW(disc.parameters(), 0.01), "losses": []}
+    real, gen, disc = torch.randn(64, 4) + 2, nn.Linear(2, 4), nn.Sequential(nn.Linear(4, 8), nn.ReLU(),
+                                                                             nn.Dropout(0.1), nn.Linear(8, 1))
+    parts = {"gen": gen, "disc": disc, "opt_gen": torch.optim.Adam(gen.parameters(), 0.01),
+             "opt_disc": torch.optim.AdamW(disc.parameters(), 0.01), "losses": []}
     bce = nn.functional.binary_cross_entropy_with_logits
 
     def train(opt, loss):
@@ -122,7 +128,8 @@ RUNS = {"masks": fit_and_save(segment), "unlabeled": fit_and_save(consistent), "
 def run(folder, what, dies_after=-1):
     "Run one in a process of its own; what it printed, and its exit status."
     env = {**os.environ, "COURSEKIT_CACHE": str(folder / "cache"), "COURSEKIT_RUNS": str(folder / "runs")}
-    done = subprocess.run([sys.executable, "-c", RUN, HERE, what, str(dies_after), str(folder / "out.pt")], capture_output=True, text=True, env=env, timeout=180)
+    done = subprocess.run([sys.executable, "-c", RUN, HERE, what, str(dies_after), str(folder / "out.pt")],
+                          capture_output=True, text=True, env=env, timeout=180)
     return done.stdout, done.returncode, done.stderr
 
 
@@ -142,7 +149,8 @@ def test_a_killed_run_of_any_task_ends_as_the_one_that_nobody_killed(what, tmp_p
 def test_the_task_is_told_from_the_labels():
     s = made(40)
     several = replace(s, labels=np.eye(3, dtype=np.int64)[s.labels])
-    assert as_task(None, s) is CLASSIFICATION and as_task(None, several) is MULTI_LABEL and as_task(None, with_masks(40)) is SEGMENTATION
+    assert as_task(None, s) is CLASSIFICATION and as_task(None, several) is MULTI_LABEL \
+        and as_task(None, with_masks(40)) is SEGMENTATION
     assert as_task("sequence", s) is SEQUENCE
     with pytest.raises(CourseError, match="The task is 'detection': 'classification', 'multi-label'"):
         as_task("detection", s)
@@ -150,16 +158,19 @@ def test_the_task_is_told_from_the_labels():
 
 def test_masks_are_learned_and_judged_by_pixel(place):
     learn = quiet(segment(place), 12, 0.05)
-    assert set(learn.epochs[-1]) == {"train_loss", "valid_loss", "pixel_accuracy", "dice_multi"} and learn.epochs[-1]["pixel_accuracy"] > 0.8
+    assert set(learn.epochs[-1]) == {"train_loss", "valid_loss", "pixel_accuracy", "dice_multi"} \
+        and learn.epochs[-1]["pixel_accuracy"] > 0.8
     preds, masks = learn.get_preds()
-    assert preds.shape == (24, 2, 16, 16) and torch.allclose(preds.sum(1), torch.ones(24, 16, 16), atol=1e-5) and masks.shape == (24, 16, 16)
+    assert preds.shape == (24, 2, 16, 16) and torch.allclose(preds.sum(1), torch.ones(24, 16, 16), atol=1e-5) \
+        and masks.shape == (24, 16, 16)
     answer, decoded, probs = learn.predict(made().images[0])
     assert decoded.shape == (16, 16) and torch.equal(decoded, probs.argmax(0)) and answer is decoded
 
 
 def test_several_labels_are_learned_and_named(place):
     s = made(120)
-    s = replace(s, labels=np.stack([s.labels > 0, s.labels > 1], 1).astype(np.int64), classes=["not dark", "bright"], fingerprint="several")
+    s = replace(s, labels=np.stack([s.labels > 0, s.labels > 1], 1).astype(np.int64), classes=["not dark", "bright"],
+                fingerprint="several")
     torch.manual_seed(0)
     model = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(3, 2))
     learn = quiet(learner(s, model, place, bs=16), 15, 0.3)
@@ -169,10 +180,14 @@ def test_several_labels_are_learned_and_named(place):
 
 
 @pytest.mark.parametrize("make, says", [
-    (lambda ws: learner(with_masks(40), by_pixel(3), ws), "outputs of shape .2, 3, 16, 16. for 2 examples and there are 2 classes: its last layer should have 2 outputs"),
-    (lambda ws: learner(with_masks(40), nn.Sequential(nn.Flatten(), nn.Linear(768, 2)), ws), "outputs of shape .2, 2. .*2, 2, 16, 16. is expected for segmentation"),
-    (lambda ws: learner(replace(with_masks(40), classes=["one"]), by_pixel(1), ws), "labels go from 0 to 1 and there are 1 classes"),
-    (lambda ws: learner(replace(made(40), labels=np.ones((40, 2), int)), by_pixel(), ws), "a 0 or a 1 for each class is expected")])
+    (lambda ws: learner(with_masks(40), by_pixel(3), ws), "outputs of shape .2, 3, 16, 16. for 2 examples and there "
+                                                          "are 2 classes: its last layer should have 2 outputs"),
+    (lambda ws: learner(with_masks(40), nn.Sequential(nn.Flatten(), nn.Linear(768, 2)), ws),
+     "outputs of shape .2, 2. .*2, 2, 16, 16. is expected for segmentation"),
+    (lambda ws: learner(replace(with_masks(40), classes=["one"]), by_pixel(1), ws), "labels go from 0 to 1 and there "
+                                                                                    "are 1 classes"),
+    (lambda ws: learner(replace(made(40), labels=np.ones((40, 2), int)), by_pixel(), ws),
+     "a 0 or a 1 for each class is expected")])
 def test_what_does_not_fit_the_task_is_a_sentence(make, says, place):
     with pytest.raises(CourseError, match=says):
         make(place)
@@ -181,7 +196,8 @@ def test_what_does_not_fit_the_task_is_a_sentence(make, says, place):
 def test_a_task_of_ones_own_makes_its_targets(place):
     again = Task("reconstruction", nn.MSELoss, (), lambda xb, n: tuple(xb.shape), targets=lambda xb, yb: (xb, xb))
     learn = quiet(learner(made(64), nn.Conv2d(3, 3, 1), place, bs=16, task=again), 3, 0.05)
-    assert set(learn.epochs[-1]) == {"train_loss", "valid_loss"} and learn.epochs[-1]["valid_loss"] < learn.epochs[0]["valid_loss"]
+    assert set(learn.epochs[-1]) == {"train_loss", "valid_loss"} \
+        and learn.epochs[-1]["valid_loss"] < learn.epochs[0]["valid_loss"]
 
 
 def test_unlabeled_images_come_in_views_and_each_as_often():
@@ -192,11 +208,13 @@ def test_unlabeled_images_come_in_views_and_each_as_often():
     assert [len(yb) for _, yb in batches] == [10, 10] and all(len(xb) == 10 + 2 * 30 for xb, _ in batches)
     weak, strong = batches[0][0][10:].chunk(2)
     same = (weak == strong).flatten(1).all(1)
-    assert 0 < same.sum() < 30 and all(torch.equal(a, b) or torch.equal(a.flip(2), b) for a, b in zip(weak, strong)), "the same images, half of them mirrored"
+    assert 0 < same.sum() < 30 and all(torch.equal(a, b) or torch.equal(a.flip(2), b) for a, b in zip(weak, strong)), \
+        "the same images, half of them mirrored"
     assert torch.equal([b for _, b in dl.batches(1)][0][0], batches[1][0]), "a batch does not depend on those before it"
     seen = torch.cat([xb[10:40] for xb, _ in batches])
     assert len(torch.unique(seen, dim=0)) == len(s.unlabeled) == 60, "each once before any comes twice"
-    assert len(dl.sample_batch(4)[0]) == 4 and len(next(iter(dl.new(shuffle=False)))[0]) == 10, "predictions want the labeled ones alone"
+    assert len(dl.sample_batch(4)[0]) == 4 and len(next(iter(dl.new(shuffle=False)))[0]) == 10, \
+        "predictions want the labeled ones alone"
     with pytest.raises(CourseError, match="There are no unlabeled images"):
         SemiSupervisedLoader(*args[:3], s.images[:0])
 

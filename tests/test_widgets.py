@@ -29,7 +29,8 @@ def test_the_game_scores_what_was_clicked(ws, caplog):
     play(game, splits, right=lambda k: k % 2 == 0)
     score = resolution_score(game.answers)
     assert len(game.answers) == 10 and score.pictures.tolist() == [5, 5] and score.right.sum() == 5
-    assert "accuracy" in game.children[2].value and "5 of 10 right" in game.children[2].value and game.children[0].value != shown[0]
+    assert "accuracy" in game.children[2].value and "5 of 10 right" in game.children[2].value \
+        and game.children[0].value != shown[0]
     assert len({i for _, i in game.turns}) == 10, "a picture came twice"
     assert splits.labels[[i for _, i in game.turns]].sum() == 5, "as many cats as dogs"
     game.children[1].children[0].click()  # a click after the end changes nothing
@@ -61,9 +62,12 @@ def test_the_picker_filters():
     table = catalogue()
     picker = dataset_picker(table)
     (task, size, use), out = picker.children[0].children, picker.children[1]
-    assert f"{len(table)} of {len(table)}" in out.value and all(f">{size}</td>" in out.value for size in ("811&nbsp;MB", "155&nbsp;GB", "0.16&nbsp;MB", ""))
+    assert f"{len(table)} of {len(table)}" in out.value and all(f">{size}</td>" in out.value
+                                                                for size in ("811&nbsp;MB", "155&nbsp;GB",
+                                                                             "0.16&nbsp;MB", ""))
     task.value, size.value = "text", 0.1
-    assert "tiny Shakespeare" in out.value and "1.1&nbsp;MB" in out.value and "CIFAR-10" not in out.value and "GloVe" not in out.value
+    assert "tiny Shakespeare" in out.value and "1.1&nbsp;MB" in out.value and "CIFAR-10" not in out.value \
+        and "GloVe" not in out.value
     task.value, size.value, use.value = "segmentation", float("inf"), "any"
     assert "COCO" in out.value and "Medical Decathlon" in out.value
     use.value = "no"

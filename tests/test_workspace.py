@@ -104,7 +104,8 @@ def test_a_table_is_escaped_keeps_small_numbers_and_every_key(monkeypatch):
     data, again = shown
     assert "<i>" not in data["text/html"] and "<b>" not in data["text/html"] and "&lt;i&gt;a" in data["text/html"]
     assert "3e-05" in data["text/html"] and data["text/html"] == again["text/html"]
-    assert data[workspace.TABLE] == {"title": "<b>title", "columns": ["model", "wd", "lr"], "data": [["<i>a", "x", 3e-5], ["<i>a", "y", 2e-7]]}
+    assert data[workspace.TABLE] == {"title": "<b>title", "columns": ["model", "wd", "lr"],
+                                     "data": [["<i>a", "x", 3e-5], ["<i>a", "y", 2e-7]]}
 
 
 def test_drive_outside_colab():
@@ -200,7 +201,8 @@ def test_many_writers_of_one_folder(tmp_path):
             (part / "f").write_text("whole")
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(write, range(400)))
-    assert all((tmp_path / str(i) / "f").read_text() == "whole" for i in range(50)) and len(list(tmp_path.iterdir())) == 50
+    assert all((tmp_path / str(i) / "f").read_text() == "whole" for i in range(50)) \
+        and len(list(tmp_path.iterdir())) == 50
 
 
 def test_an_error_of_something_else_is_not_put_into_our_words(tmp_path):
@@ -253,7 +255,8 @@ def test_doctor_in_colab_says_how_to_get_a_gpu(colab, monkeypatch):
     assert table.found["Colab"] == "yes" and "Runtime > Change runtime type" in table.found["GPU"]
 
 
-@pytest.fixture(params=["KAGGLE_KERNEL_RUN_TYPE=Interactive", "KAGGLE_KERNEL_RUN_TYPE=Batch", "KAGGLE_URL_BASE=https://www.kaggle.com"])
+@pytest.fixture(params=["KAGGLE_KERNEL_RUN_TYPE=Interactive", "KAGGLE_KERNEL_RUN_TYPE=Batch",
+                        "KAGGLE_URL_BASE=https://www.kaggle.com"])
 def kaggle(request, colab, monkeypatch, tmp_path):
     "A stand-in for Kaggle, which has google.colab too; gives its working folder."
     monkeypatch.setenv(*request.param.split("="))
@@ -265,9 +268,11 @@ def kaggle(request, colab, monkeypatch, tmp_path):
 def test_kaggle_is_not_taken_for_colab(kaggle, colab, monkeypatch):
     monkeypatch.setattr(workspace, "gpu_name", lambda: "")
     table = doctor()
-    assert not machine.in_colab() and table.found["Colab"] == "no: this is Kaggle" and "setup(drive=True)" not in table.found["Drive"]
+    assert not machine.in_colab() and table.found["Colab"] == "no: this is Kaggle" \
+        and "setup(drive=True)" not in table.found["Drive"]
     assert table.found["GPU"] == "no GPU: Settings > Accelerator > GPU T4 x2"
-    with pytest.raises(CourseError, match=f"only be mounted in Colab: leave drive=True out here, and what Kaggle keeps goes to {kaggle}"):
+    with pytest.raises(CourseError, match=f"only be mounted in Colab: leave drive=True out here, and what Kaggle keeps "
+                                          f"goes to {kaggle}"):
         setup("tiny", drive=True)
     assert not colab.mounts
 
@@ -281,7 +286,8 @@ def test_results_go_where_kaggle_keeps_them_and_data_stays_in_the_cache(kaggle, 
     assert setup("tiny").runs == tmp_path / "mine"
 
 
-@pytest.mark.parametrize("variables", [{}, {"KAGGLE_KERNEL_RUN_TYPE": ""}, {"KAGGLE_USERNAME": "me", "KAGGLE_KEY": "k"}])
+@pytest.mark.parametrize("variables",
+                         [{}, {"KAGGLE_KERNEL_RUN_TYPE": ""}, {"KAGGLE_USERNAME": "me", "KAGGLE_KEY": "k"}])
 def test_colab_with_a_kaggle_account_is_still_colab(colab, monkeypatch, variables):
     for name in variables:
         monkeypatch.setenv(name, variables[name])
@@ -289,8 +295,10 @@ def test_colab_with_a_kaggle_account_is_still_colab(colab, monkeypatch, variable
 
 
 @pytest.mark.parametrize("archs, runs, fails", [
-    (["sm_70", "sm_75", "sm_80", "sm_86", "sm_90"], [(7, 0), (7, 5), (8, 0), (8, 6), (8, 9), (9, 0)], [(6, 0), (6, 1), (10, 0), (12, 0)]),
-    (["sm_75", "sm_80", "sm_86", "sm_90", "sm_100", "sm_120"], [(7, 5), (10, 0), (10, 3), (12, 1)], [(6, 0), (7, 0), (7, 2), (11, 0)]),
+    (["sm_70", "sm_75", "sm_80", "sm_86", "sm_90"], [(7, 0), (7, 5), (8, 0), (8, 6), (8, 9), (9, 0)],
+     [(6, 0), (6, 1), (10, 0), (12, 0)]),
+    (["sm_75", "sm_80", "sm_86", "sm_90", "sm_100", "sm_120"], [(7, 5), (10, 0), (10, 3), (12, 1)],
+     [(6, 0), (7, 0), (7, 2), (11, 0)]),
     (["sm_60", "sm_86"], [(6, 0), (6, 1), (8, 6), (8, 9)], [(5, 2), (7, 0), (8, 0)]),
     (["sm_50", "compute_50"], [(5, 0), (6, 0), (12, 1)], [(3, 7)]),
     (["sm_80", "compute_90"], [(8, 0), (8, 9), (9, 0), (12, 0)], [(7, 5), (6, 0)]),
@@ -309,25 +317,31 @@ def with_gpu(monkeypatch, name, capability, archs):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device=None: capability)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device=None: name)
-    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device=None: types.SimpleNamespace(name=name, total_memory=16e9))
+    monkeypatch.setattr(torch.cuda, "get_device_properties",
+                        lambda device=None: types.SimpleNamespace(name=name, total_memory=16e9))
     monkeypatch.setattr(torch.cuda, "get_arch_list", lambda: archs)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
     monkeypatch.setattr(workspace, "_HOSTS", {})
 
 
-@pytest.mark.parametrize("name, capability, archs", [("Tesla P100-PCIE-16GB", (6, 0), ["sm_70", "sm_75", "sm_90"]), ("Tesla V100-SXM2-16GB", (7, 0), ["sm_75", "sm_120"]),
+@pytest.mark.parametrize("name, capability, archs", [("Tesla P100-PCIE-16GB", (6, 0), ["sm_70", "sm_75", "sm_90"]),
+                                                     ("Tesla V100-SXM2-16GB", (7, 0), ["sm_75", "sm_120"]),
                                                      ("NVIDIA GB10", (12, 1), ["sm_80", "sm_90"])])
 def test_a_gpu_without_kernels_is_not_used_and_the_reason_said(name, capability, archs, monkeypatch, capsys):
     with_gpu(monkeypatch, name, capability, archs)
     assert setup("tiny").device == "cpu" and machine.gpu_name() == ""
     said, table = capsys.readouterr().out, doctor()
-    assert said.count("\n") == 1 and said.startswith(f"The GPU {name} (sm_{capability[0]}{capability[1]}) is not used") and ", ".join(archs) in said
+    assert said.count("\n") == 1 \
+        and said.startswith(f"The GPU {name} (sm_{capability[0]}{capability[1]}) is not used") \
+            and ", ".join(archs) in said
     assert said.endswith("install a torch that was built for it (pytorch.org/get-started).\n")
     assert table.found["GPU"] == said.strip() and table.found["scale full"] == "needs a GPU"
     assert name not in machine.environment(setup("tiny").device)["hardware"]
 
 
-@pytest.mark.parametrize("name, capability, archs", [("Tesla T4", (7, 5), ["sm_70", "sm_80"]), ("NVIDIA L4", (8, 9), ["sm_75", "sm_86"]), ("NVIDIA GB10", (12, 1), ["sm_90", "compute_90"])])
+@pytest.mark.parametrize("name, capability, archs",
+                         [("Tesla T4", (7, 5), ["sm_70", "sm_80"]), ("NVIDIA L4", (8, 9), ["sm_75", "sm_86"]),
+                          ("NVIDIA GB10", (12, 1), ["sm_90", "compute_90"])])
 def test_a_gpu_with_kernels_is_used_in_silence(name, capability, archs, monkeypatch, capsys):
     with_gpu(monkeypatch, name, capability, archs)
     assert setup("tiny").device == "cuda" and capsys.readouterr().out == ""
@@ -346,7 +360,8 @@ def test_home_is_written_as_tilde():
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="names of any bytes")
-@pytest.mark.parametrize("name, shown", [(b"caf\xe9", "café"), (b"\xff\xfe", "ÿþ"), ("é".encode() + b"\xe9", "éé"), (b"plain", "plain"), ("猫".encode(), "猫")])
+@pytest.mark.parametrize("name, shown", [(b"caf\xe9", "café"), (b"\xff\xfe", "ÿþ"), ("é".encode() + b"\xe9", "éé"),
+                                         (b"plain", "plain"), ("猫".encode(), "猫")])
 def test_a_name_that_is_no_text_can_be_printed_and_stored(name, shown):
     path = Path("/x") / os.fsdecode(name)
     assert readable(os.fsdecode(name)) == shown and short_path(path) == f"/x/{shown}"
@@ -394,7 +409,8 @@ def test_in_a_cache_of_another_user_one_has_a_folder_of_ones_own(monkeypatch, tm
     ws.local.rmdir()
 
 
-@pytest.mark.parametrize("allowed, expected", [(None, True), ("ALL", True), ("avx512_core_amx", True), ("AVX2", False), ("AVX512_CORE_BF16", False)])
+@pytest.mark.parametrize("allowed, expected", [(None, True), ("ALL", True), ("avx512_core_amx", True), ("AVX2", False),
+                                               ("AVX512_CORE_BF16", False)])
 def test_a_cpu_is_taken_for_what_it_is_allowed_to_be(allowed, expected, monkeypatch):
     import torch
 

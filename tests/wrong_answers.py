@@ -20,7 +20,8 @@ from coursekit.workspace import setup, show_table
 
 def reached(lesson, ws): # {name: value}
     "What a lesson has made when its exercises are reached, as far as they use it, at tiny size."
-    return {"extensions": False, "ws": ws, "np": np, "pd": pd, "torch": torch, "nn": nn, "show_table": show_table} | OWN[lesson](ws)
+    return {"extensions": False, "ws": ws, "np": np, "pd": pd, "torch": torch, "nn": nn,
+            "show_table": show_table} | OWN[lesson](ws)
 
 
 def own_01(ws):
@@ -33,8 +34,10 @@ def own_03(ws):
     "A small network that knows nothing, and pets in two folds."
     torch.manual_seed(0)
     model = get_model("shufflenet_v2_x0_5", weights=None, num_classes=5).eval()
-    pre, splits = finetune.Pretrained("small", model, [0.5] * 3, [0.25] * 3, 32, list("abcde"), float("nan")), center_crop_all(pets(ws, size=32))
-    return {**vars(finetune), "get_model": get_model, "random_hflip": random_hflip, "random_affine": random_affine, "color_jitter": color_jitter, "pre": pre, "splits": splits, "n_epochs": 1,
+    pre, splits = finetune.Pretrained("small", model, [0.5] * 3, [0.25] * 3, 32, list("abcde"), float("nan")), \
+        center_crop_all(pets(ws, size=32))
+    return {**vars(finetune), "get_model": get_model, "random_hflip": random_hflip, "random_affine": random_affine,
+            "color_jitter": color_jitter, "pre": pre, "splits": splits, "n_epochs": 1,
             "chosen": {}, "parts_of_runs": lambda s: kfold_splits(s, 2), "parts": kfold_splits(splits, 2)}
 
 
@@ -42,10 +45,12 @@ def own_04(ws):
     "The configurations that the exercises vary; nothing is trained."
     final = {"dropout": [0.2, 0.3, 0.4, 0.5], "norm": "batch", "augment": ["flip", "shift"]}
     strided = {**final, "order": "norm act pool drop", "head": "average", "pool": "strided"}
-    return {"config_diff": config_diff, "final": final, "strided": strided, "small": {}, "explore": lambda configurations, title: None}
+    return {"config_diff": config_diff, "final": final, "strided": strided, "small": {},
+            "explore": lambda configurations, title: None}
 
 
-OWN = {"00_start": lambda ws: {}, "01_data": own_01, "02_baseline": lambda ws: {"wilson_interval": wilson_interval}, "03_finetune": own_03, "04_ablate": own_04,
+OWN = {"00_start": lambda ws: {}, "01_data": own_01, "02_baseline": lambda ws: {"wilson_interval": wilson_interval},
+       "03_finetune": own_03, "04_ablate": own_04,
        "05_text": lambda ws: {"n_hidden": 8}, "06_functions": lambda ws: {"mlp": mlp}}
 
 
@@ -57,14 +62,16 @@ def pairs_instead_of_images(pairs, splits):
 
 def one_side(side, other):
     "Test images on one side of the pairs only."
-    return lambda pairs, splits: len({i for i, j in zip(pairs[side], pairs[other]) if split_names(splits)[i] == "test" != split_names(splits)[j]})
+    return lambda pairs, splits: len({i for i, j in zip(pairs[side], pairs[other]) if split_names(splits)[i] == "test"
+                                      != split_names(splits)[j]})
 
 
 def accuracy_whatever_the_name(name):
     "What 03's first network reaches."
     here = own_03(setup("tiny"))
     parts = here["parts_of_runs"](finetune.cached_features(here["pre"], here["splits"], setup("tiny")))
-    return np.mean([finetune.linear_probe(part, setup("tiny"), 1, seed=k).epochs[-1]["accuracy"] for k, part in enumerate(parts)])
+    return np.mean([finetune.linear_probe(part, setup("tiny"), 1, seed=k).epochs[-1]["accuracy"] for k,
+                    part in enumerate(parts)])
 
 
 def all_alike(xb, yb):
@@ -75,54 +82,92 @@ def all_alike(xb, yb):
 WRONG = {
     "00_start": {"n_epochs": (lambda ws: 15, lambda ws: ws.pick(tiny=1, quick=100, full=15))},
     "01_data": {
-        "n_test": (lambda accuracy, half_width: accuracy * (1 - accuracy) / half_width**2, lambda accuracy, half_width: 1.96**2 * accuracy / half_width**2),
-        "leaked": (pairs_instead_of_images, lambda pairs, splits: len({i for i in pairs["first"] if split_names(splits)[i] == "test"}),
+        "n_test": (lambda accuracy, half_width: accuracy * (1 - accuracy) / half_width**2, lambda accuracy,
+                   half_width: 1.96**2 * accuracy / half_width**2),
+        "leaked": (pairs_instead_of_images, lambda pairs,
+                   splits: len({i for i in pairs["first"] if split_names(splits)[i] == "test"}),
                    one_side("first", "second"), one_side("second", "first")),
-        "for_a_product": (lambda table: table.index[table.task.str.contains("image classification") & (table.commercial != "no") & (table.size_gb <= 1)].tolist(),
-                          lambda table: table.index[(table.task == "image classification") & (table.commercial == "yes") & (table.size_gb <= 1)].tolist()),
+        "for_a_product": (lambda table: table.index[table.task.str.contains("image classification")
+                                                    & (table.commercial != "no") & (table.size_gb <= 1)].tolist(),
+                          lambda table: table.index[(table.task == "image classification") & (table.commercial == "yes")
+                                                    & (table.size_gb <= 1)].tolist()),
     },
     "02_baseline": {
-        "overlap": (lambda a, b, n: abs(a - b) < 0.06 * n, lambda a, b, n: wilson_interval(a, n)[0] <= wilson_interval(b, n)[1]),
+        "overlap": (lambda a, b, n: abs(a - b) < 0.06 * n, lambda a, b, n: wilson_interval(a, n)[0]
+                    <= wilson_interval(b, n)[1]),
         "convolution": (lambda n_in, n_out, side: (n_out * 9 * n_in, side * side * n_out * 9 * n_in),
                         lambda n_in, n_out, side: (n_out * (9 * n_in + 1), side * side * n_out * n_in)),
     },
     "03_finetune": {
         "head_accuracy": (lambda name: 0.5, lambda name: -1., accuracy_whatever_the_name),
-        "batch_norm_alone": (lambda: {"n_stages": 1, "batch_norm": (False, True)}, lambda: {"n_stages": 6, "batch_norm": (True, True)},
+        "batch_norm_alone": (lambda: {"n_stages": 1, "batch_norm": (False, True)},
+                             lambda: {"n_stages": 6, "batch_norm": (True, True)},
                              lambda: {"n_stages": 1, "batch_norm": (True, True), "lr": 0.1}),
-        "stronger": (lambda: [random_affine(15, 0.2, 15)], lambda: [random_hflip, color_jitter(0.3)], lambda: [all_alike],
+        "stronger": (lambda: [random_affine(15, 0.2, 15)], lambda: [random_hflip, color_jitter(0.3)],
+                     lambda: [all_alike],
                      lambda: [random_affine(15, 0.2, 15), color_jitter(0.3), lambda xb, yb: (xb, yb.flip(0))]),
         "smallest_side": (lambda k: 32 * k, lambda k: 32 * (k - 1)),
-        "moved": (lambda before, after, head: sorted(k for k in before if k.endswith(("weight", "bias")) and not k.startswith(head) and not torch.equal(before[k], after[k])),
-                  lambda before, after, head: sorted(k for k in before if not k.startswith(head) and not torch.equal(before[k], after[k]))),
+        "moved": (lambda before, after, head: sorted(k for k in before if k.endswith(("weight", "bias"))
+                                                     and not k.startswith(head)
+                                                     and not torch.equal(before[k], after[k])),
+                  lambda before, after,
+                  head: sorted(k for k in before if not k.startswith(head) and not torch.equal(before[k], after[k]))),
     },
     "04_ablate": {
         "optimisers": (  # Adam at SGD's rate; SGD with the decay too; the Adams without dropout
-            lambda final: {"SGD": final, **{opt + str(wd): {**final, "opt": opt, "weight_decay": wd} for opt, wd in (("Adam", 0.), ("Adam", 0.01), ("AdamW", 0.01))}},
-            lambda final: {"SGD": {**final, "weight_decay": 0.01}, **{opt + str(wd): {**final, "opt": opt, "lr": 1e-3, "weight_decay": wd} for opt, wd in (("Adam", 0.), ("Adam", 0.01), ("AdamW", 0.01))}},
-            lambda final: {"SGD": final, **{opt + str(wd): {**final, "dropout": 0., "opt": opt, "lr": 1e-3, "weight_decay": wd} for opt, wd in (("Adam", 0.), ("Adam", 0.01), ("AdamW", 0.01))}}),
-        "schedules": (lambda final: {shape: {**final, "shape": shape} for shape in ("constant", "step decay", "warm-up, cosine", "restarts")},
-                      lambda final: {shape: {"shape": shape} for shape in ("constant", "step decay", "warm-up, cosine", "restarts", "one cycle")}),
+            lambda final: {"SGD": final, **{opt + str(wd): {**final, "opt": opt, "weight_decay": wd} for opt,
+                                            wd in (("Adam", 0.), ("Adam", 0.01), ("AdamW", 0.01))}},
+            lambda final: {"SGD": {**final, "weight_decay": 0.01},
+                           **{opt + str(wd): {**final, "opt": opt, "lr": 1e-3, "weight_decay": wd} for opt,
+                              wd in (("Adam", 0.), ("Adam", 0.01), ("AdamW", 0.01))}},
+            lambda final: {"SGD": final,
+                           **{opt + str(wd): {**final, "dropout": 0., "opt": opt, "lr": 1e-3, "weight_decay": wd}
+                              for opt, wd in (("Adam", 0.), ("Adam", 0.01), ("AdamW", 0.01))}}),
+        "schedules": (lambda final: {shape: {**final, "shape": shape}
+                                     for shape in ("constant", "step decay", "warm-up, cosine", "restarts")},
+                      lambda final: {shape: {"shape": shape} for shape in ("constant", "step decay", "warm-up, cosine",
+                                                                           "restarts", "one cycle")}),
         "paired": (lambda a, b: (np.mean(a) - np.mean(b), 1.96 * np.std(np.subtract(a, b), ddof=1) / len(a) ** 0.5),
-                   lambda a, b: (np.mean(a) - np.mean(b), 4.302653 * (np.var(a, ddof=1) + np.var(b, ddof=1)) ** 0.5 / len(a) ** 0.5)),
+                   lambda a, b: (np.mean(a) - np.mean(b), 4.302653 * (np.var(a, ddof=1) + np.var(b, ddof=1)) ** 0.5
+                                 / len(a) ** 0.5)),
         "depths": (
-            lambda strided, widths: {f"{w}{skip}": {**strided, "widths": w, "skip": skip} for w in (widths, [*widths, 2 * widths[-1]]) for skip in (None, "identity")},
-            lambda strided, widths: {f"{w}{skip}": {**strided, "widths": w, "dropout": d, "skip": skip} for w, d in ((widths, strided["dropout"]), ([*widths, 2 * widths[-1]], [0.2, 0.3, 0.4, 0.4, 0.5])) for skip in (None, "projection")},
-            lambda strided, widths: {f"{w}{skip}": {**strided, "widths": w, "dropout": d, "skip": skip, "pool": "max"} for w, d in ((widths, strided["dropout"]), ([*widths, 2 * widths[-1]], [0.2, 0.3, 0.4, 0.4, 0.5])) for skip in (None, "identity")}),
+            lambda strided, widths: {f"{w}{skip}": {**strided, "widths": w, "skip": skip}
+                                     for w in (widths, [*widths, 2 * widths[-1]]) for skip in (None, "identity")},
+            lambda strided, widths: {f"{w}{skip}": {**strided, "widths": w, "dropout": d, "skip": skip} for w,
+                                     d in ((widths, strided["dropout"]),
+                                           ([*widths, 2 * widths[-1]], [0.2, 0.3, 0.4, 0.4, 0.5]))
+                                     for skip in (None, "projection")},
+            lambda strided, widths: {f"{w}{skip}": {**strided, "widths": w, "dropout": d, "skip": skip, "pool": "max"}
+                                     for w, d in ((widths, strided["dropout"]),
+                                                  ([*widths, 2 * widths[-1]], [0.2, 0.3, 0.4, 0.4, 0.5]))
+                                     for skip in (None, "identity")}),
         "stronger": (
-            lambda final: {name: {**final, "augment": [name]} for name in ("affine", "scaling", "rotation", "colour", "cutout", "mixup")},
-            lambda final: {name: {**final, "dropout": 0., "augment": ["flip", "shift", name]} for name in ("affine", "scaling", "rotation", "colour", "cutout", "mixup")} | {"none": {}, "final": final}),
+            lambda final: {name: {**final, "augment": [name]} for name in ("affine", "scaling", "rotation", "colour",
+                                                                           "cutout", "mixup")},
+            lambda final: {name: {**final, "dropout": 0., "augment": ["flip", "shift", name]}
+                           for name in ("affine", "scaling", "rotation", "colour", "cutout", "mixup")}
+                           | {"none": {}, "final": final}),
         "norms": (
-            lambda final: {f"{norm}{bs}": {**final, "norm": norm, "bs": bs} for norm in (None, "batch", "layer", "instance", "group") for bs in (64, 8)},
-            lambda final: {f"{norm}{bs}": {**final, "norm": norm, "bs": bs, "lr": lr} for norm in ("batch", "layer", "instance", "group") for bs, lr in ((64, 0.02), (8, 0.0025))},
-            lambda final: {f"{norm}{bs}": {**final, "norm": norm, "bs": bs, "lr": lr, "augment": []} for norm in (None, "batch", "layer", "instance", "group") for bs, lr in ((64, 0.02), (8, 0.0025))}),
+            lambda final: {f"{norm}{bs}": {**final, "norm": norm, "bs": bs}
+                           for norm in (None, "batch", "layer", "instance", "group") for bs in (64, 8)},
+            lambda final: {f"{norm}{bs}": {**final, "norm": norm, "bs": bs, "lr": lr}
+                           for norm in ("batch", "layer", "instance", "group") for bs, lr in ((64, 0.02), (8, 0.0025))},
+            lambda final: {f"{norm}{bs}": {**final, "norm": norm, "bs": bs, "lr": lr, "augment": []}
+                           for norm in (None, "batch", "layer", "instance", "group") for bs,
+                           lr in ((64, 0.02), (8, 0.0025))}),
     },
     "05_text": {
-        "my_nucleus": (lambda probs, p: {i for i, q in enumerate(probs) if q >= 1 - p}, lambda probs, p: {i for i in range(len(probs)) if sum(q for q in probs if q >= probs[i]) <= p}),
-        "layer_parameters": (lambda kind, n_in, n_hidden: {"RNN": 1, "GRU": 3, "LSTM": 4}[kind] * n_hidden * (n_in + n_hidden + 1), lambda kind, n_in, n_hidden: n_hidden * (n_in + n_hidden + 2)),
-        "depths": (lambda: {f"{n} deep": {"n_layers": n, "n_hidden": 64 * n} for n in (1, 2, 3)}, lambda: {f"{n} deep": {"n_layers": n} for n in (1, 2)}),
-        "remedies": (lambda: {"plain": {"n_layers": 3}, "dropout": {"n_layers": 3, "dropout": 0.5}, "norm": {"n_layers": 3, "norm": True}},
-                     lambda: {f"{n} {d} {norm}": {"n_layers": n, "dropout": d, "norm": norm} for n, d, norm in ((1, 0, False), (3, 0.5, False), (3, 0, True), (3, 0.5, True))}),
+        "my_nucleus": (lambda probs, p: {i for i, q in enumerate(probs) if q >= 1 - p}, lambda probs,
+                       p: {i for i in range(len(probs)) if sum(q for q in probs if q >= probs[i]) <= p}),
+        "layer_parameters": (lambda kind, n_in, n_hidden: {"RNN": 1, "GRU": 3, "LSTM": 4}[kind] * n_hidden
+                             * (n_in + n_hidden + 1), lambda kind, n_in, n_hidden: n_hidden * (n_in + n_hidden + 2)),
+        "depths": (lambda: {f"{n} deep": {"n_layers": n, "n_hidden": 64 * n} for n in (1, 2, 3)},
+                   lambda: {f"{n} deep": {"n_layers": n} for n in (1, 2)}),
+        "remedies": (lambda: {"plain": {"n_layers": 3}, "dropout": {"n_layers": 3, "dropout": 0.5},
+                              "norm": {"n_layers": 3, "norm": True}},
+                     lambda: {f"{n} {d} {norm}": {"n_layers": n, "dropout": d, "norm": norm} for n, d,
+                              norm in ((1, 0, False), (3, 0.5, False), (3, 0, True), (3, 0.5, True))}),
     },
-    "06_functions": {"width_for": (lambda n_in, depth, most: most // (n_in + 2), lambda n_in, depth, most: max(1, int((most / depth) ** 0.5)))},
+    "06_functions": {"width_for": (lambda n_in, depth, most: most // (n_in + 2), lambda n_in, depth,
+                                   most: max(1, int((most / depth) ** 0.5)))},
 }

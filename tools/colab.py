@@ -1,4 +1,5 @@
-"Make an environment with Colab's versions, install coursekit's wheel into it as a student does, and name each package that this changed; run by `make colab`."
+"""Make an environment with Colab's versions, install coursekit's wheel into it as a student does, and name each
+package that this changed; run by `make colab`."""
 import argparse
 import os
 import re
@@ -15,11 +16,13 @@ CUDA = re.compile(r"(nvidia|cuda|cupy|triton|cucim)|.*-cu12$")  # Colab's own bu
 def versions(text, # what `pip freeze` prints
             ):     # {package: version}, without local versions and addresses
     "Read a freeze; names are written one way: lower case, with hyphens."
-    return {re.sub(r"[-_.]+", "-", name).lower(): version for name, version in re.findall(r"^([\w.-]+)==([^+\s]+)", text, re.M)}
+    return {re.sub(r"[-_.]+", "-", name).lower(): version for name,
+            version in re.findall(r"^([\w.-]+)==([^+\s]+)", text, re.M)}
 
 
 def colab_versions():
-    "{package: version} of Colab without its CUDA packages: tests/colab-freeze.txt, or the freeze that COLAB_FREEZE names."
+    """{package: version} of Colab without its CUDA packages: tests/colab-freeze.txt, or the freeze that COLAB_FREEZE
+    names."""
     text = Path(os.environ.get("COLAB_FREEZE", ROOT / "tests" / "colab-freeze.txt")).read_text(encoding="utf-8")
     return {name: version for name, version in versions(text).items() if not CUDA.match(name)}
 
@@ -52,10 +55,12 @@ def names():
 def held(python,  # the interpreter to resolve for
          colab,   # {package: version}
         ):        # lines for a requirements file
-    "All that coursekit[run] needs and Colab has, at Colab's versions; torch brings the CUDA packages that it was built for."
+    """All that coursekit[run] needs and Colab has, at Colab's versions; torch brings the CUDA packages that it was
+    built for."""
     constraints = python.parents[1] / "colab.txt"
     constraints.write_text("".join(f"{name}=={version}\n" for name, version in colab.items()), encoding="utf-8")
-    found = versions(uv("pip", "compile", "-q", "--no-header", "--no-annotate", "--python", python, "-c", constraints, "-", text="\n".join(names())))
+    found = versions(uv("pip", "compile", "-q", "--no-header", "--no-annotate", "--python", python, "-c", constraints,
+                        "-", text="\n".join(names())))
     return [f"{name}=={version}" for name, version in found.items() if name in colab or CUDA.match(name)]
 
 
@@ -84,7 +89,8 @@ def main(venv,    # its folder
     after = installed(python)
     if told := changes(before, after):
         sys.exit("\n".join(told))
-    print("Installing coursekit changes no package of Colab's; with it come", ", ".join(sorted(after.keys() - before.keys())))
+    print("Installing coursekit changes no package of Colab's; with it come",
+          ", ".join(sorted(after.keys() - before.keys())))
 
 
 if __name__ == "__main__":

@@ -6,7 +6,12 @@ from coursekit.fetch import catalogue, for_task, tasks
 
 HEAD = """# Where the course's data is
 
-Datasets and tools that deep-learning course briefs name: Stanford's CS230, KTH's DD2424, and VSE's deep-learning course, whose own links come first. What says *coursekit: NAME* comes by `coursekit data fetch 'NAME'`, and is read by a function of `coursekit.data` (`cifar10`, `cifar100`, `pets`, `imagenette`, `omniglot`, `hippocampus`) or of `coursekit.text` (`shakespeare`, `dickinson`); if you just want to begin, take one of those. Sizes are what you download. *Commercial* says whether the licence allows commercial use; *unclear* means that the owner states nothing, or that its parts differ. An unknown is left out, never guessed.
+Datasets and tools that deep-learning course briefs name: Stanford's CS230, KTH's DD2424, and VSE's deep-learning \
+course, whose own links come first. What says *coursekit: NAME* comes by `coursekit data fetch 'NAME'`, and is read \
+by a function of `coursekit.data` (`cifar10`, `cifar100`, `pets`, `imagenette`, `omniglot`, `hippocampus`) or of \
+`coursekit.text` (`shakespeare`, `dickinson`); if you just want to begin, take one of those. Sizes are what you \
+download. *Commercial* says whether the licence allows commercial use; *unclear* means that the owner states nothing, \
+or that its parts differ. An unknown is left out, never guessed.
 """
 LOOK = """## Where to look for more
 
