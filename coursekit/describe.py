@@ -100,61 +100,8 @@ _ADDING = "append", "extend", "add", "insert", "appendleft", "update"
 _INSIDE = "__dict__", "__weakref__", "_abc_impl" # of a class: Python's own bookkeeping
 
 
-class _Walk:
-    "Hashes things by what is in them; what is inside itself is named by how far up it is."
-    def __init__(self):
-        self.above, self.known, self.unknown = [], {}, []
-
-    def of(self, x, at # where it was found, in words
-          ):
-        "What one thing is: a plain value as it is, else a hash."
-        if x is None or type(x) in _PLAIN:
-            return [type(x).__name__, repr(x)]
-        if any(x is s for s in _SHARED):
-            return [_name(type(x))]
-        if id(x) in self.known:
-            return self.known[id(x)][1]
-        if id(x) in self.above:
-            return ["above", str(len(self.above) - self.above.index(id(x)))]
-        self.above.append(id(x))
-        try:
-            found = _hash(self._of(x, at))
-        except Exception as e:  # whatever an object raises when it is looked into
-            found = f"unknown {_name(type(x))}"
-            self.unknown.append(f"{at} ({type(x).__name__}: {next(iter(str(e).splitlines()), '')[:80]})")
-        self.above.pop()
-        self.known[id(x)] = x, found  # and alive, so that no other has its id
-        return found
-
-    def _of(self, x, at):
-        "By the kind of thing."
-        if isinstance(x, Enum):
-            return [_name(type(x)), x.name]
-        if isinstance(x, np.ndarray) and x.dtype != object or "torch" in sys.modules \
-            and isinstance(x, sys.modules["torch"].Tensor):
-            return self._numbers(x)
-        if type(x) in (list, tuple):  # a container of another kind may do more than hold
-            return [type(x).__name__, *(self.of(v, at) for v in x)]
-        if type(x) in (set, frozenset):
-            return [type(x).__name__, *sorted(map(_hash, (self.of(v, at) for v in x)))]
-        if type(x) in (dict, OrderedDict, types.MappingProxyType):
-            return [type(x).__name__, *([self.of(k, at), self.of(v, f"{at}[{k!r}]")] for k, v in x.items())]
-        for kind, how in self.KINDS.items():
-            if isinstance(x, kind):
-                return how(self, x, at)
-        return self._object(x, at)
-
-    def _numbers(self, x):
-        "An array or a tensor: the hash of its numbers."
-        if not isinstance(x, np.ndarray):
-            import torch
-
-            x = x.detach().as_subclass(torch.Tensor).cpu().contiguous()
-            return ["tensor", str(x.dtype), repr(tuple(x.shape)),
-                    hashlib.sha256(x.view(-1).view(torch.uint8).numpy() if x.numel() else b"").hexdigest()]
-        return ["array", str(x.dtype), repr(x.shape), hashlib.sha256(np.ascontiguousarray(x).view(np.uint8) if x.size
-                                                                     else b"").hexdigest()]
-
+class _Members:
+    "How modules and classes are looked into."
     def _module(self, x, at):
         "A library by its name, another module by all that is in it."
         return [x.__name__] if _is_library(x.__name__) else [x.__name__, *self._members(vars(x), at)]
@@ -173,6 +120,9 @@ class _Walk:
                 and not isinstance(v, (types.GetSetDescriptorType, types.MemberDescriptorType))
                 and (callable(v) or not k.startswith("__"))]
 
+# %% ../nbs/kit/04_describe.ipynb #7f790ba3
+class _Functions:
+    "How functions are looked into."
     def _function(self, f, at):
         """A library's by its name, and by what it closes over if it was made by another; one of your own by its
         code, its defaults and what it reads."""
@@ -224,6 +174,20 @@ class _Walk:
         return [_name(f), *([] if f.__self__ is None or isinstance(f.__self__, types.ModuleType)
                             else [self.of(f.__self__, at)])]
 
+# %% ../nbs/kit/04_describe.ipynb #0475b1ea
+class _Values:
+    "How numbers and objects are looked into."
+    def _numbers(self, x):
+        "An array or a tensor: the hash of its numbers."
+        if not isinstance(x, np.ndarray):
+            import torch
+
+            x = x.detach().as_subclass(torch.Tensor).cpu().contiguous()
+            return ["tensor", str(x.dtype), repr(tuple(x.shape)),
+                    hashlib.sha256(x.view(-1).view(torch.uint8).numpy() if x.numel() else b"").hexdigest()]
+        return ["array", str(x.dtype), repr(x.shape), hashlib.sha256(np.ascontiguousarray(x).view(np.uint8) if x.size
+                                                                     else b"").hexdigest()]
+
     def _object(self, x, at):
         "What copying it would copy."
         # which may answer to any name, and so not say how it is copied
@@ -237,8 +201,53 @@ class _Walk:
         return [self.of(type(x), at), _name(how), self.of(args, at), self.of(state, at), self.of(list(items or ()), at),
                 self.of(list(pairs or ()), at)]
 
-    KINDS = {types.ModuleType: _module, type: _class, types.FunctionType: _function,
-             types.BuiltinFunctionType: _builtin, types.MethodWrapperType: _builtin,
+# %% ../nbs/kit/04_describe.ipynb #72da86e5
+class _Walk(_Members, _Functions, _Values):
+    "Hashes things by what is in them; what is inside itself is named by how far up it is."
+    def __init__(self):
+        self.above, self.known, self.unknown = [], {}, []
+
+    def of(self, x, at # where it was found, in words
+          ):
+        "What one thing is: a plain value as it is, else a hash."
+        if x is None or type(x) in _PLAIN:
+            return [type(x).__name__, repr(x)]
+        if any(x is s for s in _SHARED):
+            return [_name(type(x))]
+        if id(x) in self.known:
+            return self.known[id(x)][1]
+        if id(x) in self.above:
+            return ["above", str(len(self.above) - self.above.index(id(x)))]
+        self.above.append(id(x))
+        try:
+            found = _hash(self._of(x, at))
+        except Exception as e:  # whatever an object raises when it is looked into
+            found = f"unknown {_name(type(x))}"
+            self.unknown.append(f"{at} ({type(x).__name__}: {next(iter(str(e).splitlines()), '')[:80]})")
+        self.above.pop()
+        self.known[id(x)] = x, found  # and alive, so that no other has its id
+        return found
+
+    def _of(self, x, at):
+        "By the kind of thing."
+        if isinstance(x, Enum):
+            return [_name(type(x)), x.name]
+        if isinstance(x, np.ndarray) and x.dtype != object or "torch" in sys.modules \
+            and isinstance(x, sys.modules["torch"].Tensor):
+            return self._numbers(x)
+        if type(x) in (list, tuple):  # a container of another kind may do more than hold
+            return [type(x).__name__, *(self.of(v, at) for v in x)]
+        if type(x) in (set, frozenset):
+            return [type(x).__name__, *sorted(map(_hash, (self.of(v, at) for v in x)))]
+        if type(x) in (dict, OrderedDict, types.MappingProxyType):
+            return [type(x).__name__, *([self.of(k, at), self.of(v, f"{at}[{k!r}]")] for k, v in x.items())]
+        for kind, how in self.KINDS.items():
+            if isinstance(x, kind):
+                return how(self, x, at)
+        return self._object(x, at)
+
+    KINDS = {types.ModuleType: _Members._module, type: _Members._class, types.FunctionType: _Functions._function,
+             types.BuiltinFunctionType: _Functions._builtin, types.MethodWrapperType: _Functions._builtin,
              types.MethodType: lambda w, x, at: [w.of(x.__func__, at), w.of(x.__self__, at)],
              functools.partial: lambda w, x, at: ["partial", *(w.of(v, at) for v in (x.func, x.args, x.keywords))],
              (staticmethod, classmethod): lambda w, x, at: [type(x).__name__, w.of(x.__func__, at)],

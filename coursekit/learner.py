@@ -28,28 +28,38 @@ with warnings.catch_warnings():
 def recipe(learn # a learner whose fit has begun
           ) -> str:
     "How a learner was trained: optimizer, rates, batch, epochs, and what differs from the usual."
-    opt, train, rates = learn.opt, learn.dls.train, partial(_rate, learn)
-    name = type(opt.opt).__name__ if isinstance(opt, OptimWrapper) else getattr(learn.opt_func, "__name__",
-        type(opt).__name__)
-    frozen = sum(not any(p.requires_grad for p in group) for group in opt.param_lists)
-    plain = getattr(train, "mean", None) is not None and train.images.ndim == 4 and not train.mean.any() \
-        and (train.std == 1).all()
+    opt, train, rate = learn.opt, learn.dls.train, partial(_rate, learn)
+    fastais = getattr(learn.opt_func, "__name__", type(opt).__name__)
+    name = type(opt.opt).__name__ if isinstance(opt, OptimWrapper) else fastais
+    said = [name, rate("lr", "lr"), rate("momentum", "mom", "momentum") if name == "SGD" else "",
+            rate("weight decay", "wd", "weight_decay"),
+            f"batch {train.bs}" + (f" x {train.seq_len}" if hasattr(train, "seq_len") else ""),
+            f"{learn.n_epoch} epoch{'s' * (learn.n_epoch != 1)}"]
+    return ", ".join(filter(None, [*said, *_unusual(learn, train)]))
+
+
+def _unusual(learn, train) -> list[str]: # '' for what is as usual
+    "What else of the inputs, the layers, the callbacks and the loss is worth a word."
+    groups = learn.opt.param_lists
+    trained = sum(any(p.requires_grad for p in group) for group in groups)
+    raw = getattr(train, "mean", None) is not None and train.images.ndim == 4 and not train.mean.any()
     functions = [*getattr(train, "augment", ()), *(f for view in getattr(train, "views", ()) for f in view.augment)]
     callbacks = [cb for cb in learn._stateful() if type(cb).__name__ not in _UNSAID]
-    said = [name, rates("lr", "lr"), rates("momentum", "mom", "momentum") if name == "SGD" else "",
-            rates("weight decay", "wd", "weight_decay"),
-            f"batch {train.bs}" + (f" x {train.seq_len}" if hasattr(train, "seq_len") else ""),
-            f"{learn.n_epoch} epoch{'s' * (learn.n_epoch != 1)}",
-            "inputs in [0, 1]" if plain else "", f"{len(opt.param_lists) - frozen} of {len(opt.param_lists)} groups of "
-                                                 f"layers" if frozen else "",
-            *map(_called, functions), *(_called(type(cb), _arguments(cb)) for cb in callbacks),
+    return ["inputs in [0, 1]" if raw and (train.std == 1).all() else "",
+            f"{trained} of {len(groups)} groups of layers" if trained < len(groups) else "",
+            *map(_called, functions), *(_called(type(cb), _chosen(cb)) for cb in callbacks),
             "" if type(learn.loss_func) is learn.task.loss else f"loss {_called(learn.loss_func)}"]
-    return ", ".join(filter(None, said))
+
+
+def _chosen(cb) -> dict:
+    "The arguments of a callback that are not its defaults."
+    names = inspect.signature(type(cb).__init__).parameters
+    return {k: v for k, v in _arguments(cb).items() if v is not names[k].default and v != names[k].default}
 
 
 _UNSAID = "CarryHiddenState", "BnFreeze", "EvalFrozen" # they go with the network
 
-
+# %% ../nbs/kit/17_learner.ipynb #51f73688
 def _rate(learn, title, *keys) -> str: # '' where it is 0 throughout
     """A rate in words: where it begins, where it turns, where it ends; and that of the first layers where they have
     their own."""
@@ -61,8 +71,9 @@ def _rate(learn, title, *keys) -> str: # '' where it is 0 throughout
     ends = last[0], last[-1]
     turn = [max(last)] if max(last) > max(ends) else [min(last)] if min(last) < min(ends) else []
     words = [f"{v:.3g}" for v in (last[0], *turn, last[-1])]
-    return f"{title} {' to '.join(w for w, before in zip(words, ['', *words]) if w != before)}" \
-        + (f" (first layers {max(first):.3g})" if not np.isclose(max(first), max(last)) else "")
+    said = " to ".join(w for w, before in zip(words, ["", *words]) if w != before)
+    own = "" if np.isclose(max(first), max(last)) else f" (first layers {max(first):.3g})"
+    return f"{title} {said}{own}"
 
 
 def _called(f, made_with=None) -> str:
@@ -92,8 +103,29 @@ class _Refusals(ResumingLearner):
                           "and put them into a network made alike with load_state_dict(torch.load('model.pth', "
                           "weights_only=True)).")
 
+# %% ../nbs/kit/17_learner.ipynb #7ea15f68
+class _Views(_Refusals):
+    "Predictions from several views of each image."
+    def tta(self, ds_idx=1, dl=None, n=4, beta=0.25, use_max=False):
+        """Predictions averaged over `n` augmented views of each image, and with its own: `beta` is the share of that
+        (test-time augmentation)."""
+        augment, valid, dl = getattr(self.dls.train, "augment", ()), self.dls.valid, \
+            self.dls[ds_idx].new(shuffle=False) if dl is None else dl
+        if not augment:
+            raise CourseError("Test-time augmentation needs what the training augments by, and there is nothing: make "
+                              "the learner with augment=[random_hflip], say, from coursekit.augment.")
+        if not torch.equal(valid.augmented(augment, 0).one_batch()[1], valid.one_batch()[1]):
+            raise CourseError("One of the augmentations changes labels, as mixup does, so that its views show "
+                              "something else: predict with get_preds.")
+        with self.no_bar():
+            (own, targets), views = self.get_preds(dl=dl), \
+                torch.stack([self.get_preds(dl=dl.augmented(augment, k))[0] for k in range(n)])
+        if use_max:
+            return torch.maximum(own, views.amax(0)), targets
+        return (views.mean(0), own) if beta is None else torch.lerp(views.mean(0), own, beta), targets
+
 # %% ../nbs/kit/17_learner.ipynb #044359d2
-class CourseLearner(_Refusals):
+class CourseLearner(_Views):
     "What `learner` makes: a fastai Learner on data in memory, whose fits go on where they were killed."
     def __init__(self, dls, model, ws, data, task, **kwargs):
         self.task = task
@@ -137,24 +169,6 @@ class CourseLearner(_Refusals):
         if label.ndim == 0:
             return self.dls.vocab[int(label)]
         return [c for c, there in zip(self.dls.vocab, label) if there] if label.ndim == 1 else label
-
-    def tta(self, ds_idx=1, dl=None, n=4, beta=0.25, use_max=False):
-        """Predictions averaged over `n` augmented views of each image, and with its own: `beta` is the share of that
-        (test-time augmentation)."""
-        augment, valid, dl = getattr(self.dls.train, "augment", ()), self.dls.valid, \
-            self.dls[ds_idx].new(shuffle=False) if dl is None else dl
-        if not augment:
-            raise CourseError("Test-time augmentation needs what the training augments by, and there is nothing: make "
-                              "the learner with augment=[random_hflip], say, from coursekit.augment.")
-        if not torch.equal(valid.augmented(augment, 0).one_batch()[1], valid.one_batch()[1]):
-            raise CourseError("One of the augmentations changes labels, as mixup does, so that its views show "
-                              "something else: predict with get_preds.")
-        with self.no_bar():
-            (own, targets), views = self.get_preds(dl=dl), \
-                torch.stack([self.get_preds(dl=dl.augmented(augment, k))[0] for k in range(n)])
-        if use_max:
-            return torch.maximum(own, views.amax(0)), targets
-        return (views.mean(0), own) if beta is None else torch.lerp(views.mean(0), own, beta), targets
 
 # %% ../nbs/kit/17_learner.ipynb #bd373438
 def optimizer(name, # of a class in torch.optim, such as SGD or AdamW

@@ -74,16 +74,6 @@ def forget_failure(run, ws):
     if path.is_file() and '"failed": ' in path.read_text():
         path.unlink()
 
-
-def _number(value):
-    "NumPy's and torch's numbers as JSON has them; anything else as text."
-    return value.item() if hasattr(value, "item") else str(value)
-
-
-def _text(config):
-    "A configuration as the ledger writes it."
-    return json.dumps(config, sort_keys=True, default=_number)
-
 # %% ../nbs/kit/19_ledger.ipynb #60209566
 def ledger(ws) -> "pd.DataFrame": # a row a run
     "All runs that were kept; a broken file is skipped and said."
@@ -102,6 +92,16 @@ def ledger(ws) -> "pd.DataFrame": # a row a run
             continue
         rows.append({**{k: v for k, v in record.items() if k != "final"}, **record["final"], "file": path.name})
     return pd.DataFrame(rows)
+
+
+def _number(value):
+    "NumPy's and torch's numbers as JSON has them; anything else as text."
+    return value.item() if hasattr(value, "item") else str(value)
+
+
+def _text(config):
+    "A configuration as the ledger writes it."
+    return json.dumps(config, sort_keys=True, default=_number)
 
 # %% ../nbs/kit/19_ledger.ipynb #8de53c8a
 def references() -> dict: # {key: {"name", "metric", "value", "recipe", "source"}}

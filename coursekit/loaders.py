@@ -101,7 +101,8 @@ class _Arrays(Loader):
                  shuffle=False,
                  seed=0,
                  device="cpu",
-                 targets=None):    # function (xb, yb) -> (xb, yb) that makes the targets, in validation too
+                 targets=None,     # function (xb, yb) -> (xb, yb) that makes the targets, in validation too
+                ):
         super().__init__(bs, shuffle, seed)
         if len(images) == 0:
             raise CourseError("There are no images in this part: check the split.")
@@ -233,7 +234,8 @@ class SemiSupervisedLoader(ArrayLoader):
                  unlabeled,      # uint8 images (n, h, w, 3) of the same size
                  views=((), ()), # for each view a tuple of functions (xb, yb) -> (xb, yb), where yb is None
                  ratio=1,        # unlabeled images for each labeled one
-                 **kwargs):      # more of `ArrayLoader`
+                 **kwargs,       # more of `ArrayLoader`
+                ):
         if len(unlabeled) == 0:
             raise CourseError("There are no unlabeled images: an ArrayLoader does for the labeled ones.")
         super().__init__(images, labels, classes, **kwargs)

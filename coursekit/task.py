@@ -2,7 +2,7 @@
 
 # %% auto #0
 __all__ = ['CLASSIFICATION', 'MULTI_LABEL', 'SEGMENTATION', 'SEQUENCE', 'CrossEntropy', 'PixelCrossEntropy', 'BinaryCrossEntropy',
-           'LMCrossEntropy', 'CarryHiddenState', 'pixel_accuracy', 'Task', 'as_task', 'check_outputs']
+           'LMCrossEntropy', 'CarryHiddenState', 'pixel_accuracy', 'MeanDice', 'Task', 'as_task', 'check_outputs']
 
 # %% ../nbs/kit/13_task.ipynb #2853acd5
 import warnings
@@ -85,6 +85,17 @@ def pixel_accuracy(preds, targets):
     return (preds.argmax(1) == targets).float().mean()
 
 
+class MeanDice(DiceMulti):
+    "fastai's Dice coefficient, the mean of the classes; None where nothing was compared, as in predictions."
+    @property
+    def value(self):
+        return super().value if self.inter else None
+
+    @property
+    def name(self):
+        return "mean_dice"
+
+
 @dataclass(frozen=True)
 class Task:
     "What a network's outputs mean: the loss, the metrics, the shape that is expected."
@@ -98,7 +109,7 @@ class Task:
 
 CLASSIFICATION = Task("classification", CrossEntropy, (accuracy,), lambda xb, n: (len(xb), n))
 MULTI_LABEL = Task("multi-label", BinaryCrossEntropy, (accuracy_multi,), lambda xb, n: (len(xb), n))
-SEGMENTATION = Task("segmentation", PixelCrossEntropy, (pixel_accuracy, DiceMulti), lambda xb,
+SEGMENTATION = Task("segmentation", PixelCrossEntropy, (pixel_accuracy, MeanDice), lambda xb,
                     n: (len(xb), n, *xb.shape[2:]))
 SEQUENCE = Task("sequence", LMCrossEntropy, (accuracy,), lambda xb, n: (*xb.shape, n), callbacks=(CarryHiddenState,))
 

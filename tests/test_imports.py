@@ -11,21 +11,9 @@ from coursekit.notebook import read_notebook
 LESSONS = sorted((ROOT / "nbs").glob("[0-9][0-9]_*.ipynb"))
 KIT = sorted((ROOT / "nbs" / "kit").glob("[0-9][0-9]_*.ipynb"))
 MODULES = sorted(p for p in (ROOT / "coursekit").glob("*.py") if p.stem not in ("__init__", "_modidx"))
-MOVES = "it is being divided"
-LATER = {  # what is still to be moved: {rule: {name: why}}
-    "order": dict.fromkeys(("kit/03_training",), MOVES),
-    "cells": dict.fromkeys(("03_finetune", "05_text", "kit/02_workspace", "kit/03_fetch", "kit/03_training",
-                            "kit/05_images", "kit/04_describe"), MOVES),
-    "modules": dict.fromkeys(("images", "text", "training"), MOVES),
-    "functions": dict.fromkeys(("fetch", "images", "training"), MOVES),
-}
-
-
-def cases(rule, paths):
-    "A case for each notebook or module; what is known to break the rule must still do so."
-    known = LATER.get(rule, {})
-    marks = lambda name: [pytest.mark.xfail(strict=True, reason=known[name])] if name in known else []
-    return [pytest.param(p, id=name(p), marks=marks(name(p))) for p in paths]
+def cases(paths):
+    "A case for each notebook or module."
+    return [pytest.param(p, id=name(p)) for p in paths]
 
 
 def name(path):
@@ -76,43 +64,44 @@ def test_the_checker_sees_imports(source, modules):
     assert list(imported(source)) == modules
 
 
-@pytest.mark.parametrize("path", cases("lessons", LESSONS))
+@pytest.mark.parametrize("path", cases(LESSONS))
 def test_no_lesson_imports_another(path):
     assert all_imported(path) & OF_LESSONS <= {module(path)}
 
 
 @pytest.mark.parametrize("lesson, names", [
-    ("data", "Splits audit class_counts contact_sheet dataset_picker fast_model image_folder image_table "
-             "imbalance_ratio interval learning_curve make_split more_data near_duplicates pair_sheet "
-             "parts_of patch_features resolution_game resolution_score resolution_sheet squares suggest_split"),
-    ("baseline", "dumb_baselines final_test history most_confident_mistakes reliability train_baseline vgg"),
-    ("ablate", "TrainAccuracy ablate augmentations changes curves dots draw gaps look_once network plot_comparison "
-               "schedule sizes train_variant verdict"),
+    ("data", "Splits audit class_counts contact_sheet dataset_picker ridge_classifier image_folder image_table "
+             "imbalance_ratio wilson_interval learning_curve make_split extrapolate_learning_curve near_duplicates "
+             "pair_sheet split_names patch_features resolution_game resolution_score resolution_sheet "
+             "center_crop_all suggest_split"),
+    ("baseline", "simple_baselines evaluate_test history plot_top_losses calibration_curve train_baseline vgg"),
+    ("ablate", "TrainAccuracy ablate augmentations config_diff plot_curves plot_dots plot_networks plot_gaps "
+               "evaluate_test_once network plot_comparison schedule count_params_flops train_variant summarize"),
     ("functions", "fit_function mlp write_submission")])
 def test_what_students_import_from_a_lesson_is_there(lesson, names):
     there = importlib.import_module(f"coursekit.{lesson}")
     assert set(names.split()) <= set(there.__all__) and all(hasattr(there, n) for n in there.__all__)
 
 
-@pytest.mark.parametrize("path", cases("kit", KIT))
+@pytest.mark.parametrize("path", cases(KIT))
 def test_the_kit_imports_no_lesson(path):
     assert not all_imported(path) & OF_LESSONS
 
 
-@pytest.mark.parametrize("path", cases("order", KIT))
+@pytest.mark.parametrize("path", cases(KIT))
 def test_the_kit_is_numbered_in_the_order_of_dependence(path):
     earlier = {module(p) for p in KIT if p.name[:2] < path.name[:2]}
     assert all_imported(path) - OF_LESSONS <= earlier | {module(path)}
     assert [p.name[:2] for p in KIT].count(path.name[:2]) == 1, "two notebooks of one number"
 
 
-@pytest.mark.parametrize("path", cases("cells", LESSONS + KIT))
+@pytest.mark.parametrize("path", cases(LESSONS + KIT))
 def test_no_cell_is_over_60_lines(path):
     assert not [f"{len(source.splitlines())} lines: {source[:60]!r}" for source in code(path)
                 if len(source.splitlines()) > 60]
 
 
-@pytest.mark.parametrize("path", cases("modules", MODULES))
+@pytest.mark.parametrize("path", cases(MODULES))
 def test_no_module_is_over_500_lines(path):
     assert len(path.read_text().splitlines()) <= 500
 
@@ -130,7 +119,7 @@ def long_functions(source):
                 yield f"{node.name}: {n} lines"
 
 
-@pytest.mark.parametrize("path", cases("functions", MODULES))
+@pytest.mark.parametrize("path", cases(MODULES))
 def test_no_function_is_over_30_lines_without_a_reason(path):
     assert not list(long_functions(path.read_text()))
 

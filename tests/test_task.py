@@ -158,7 +158,7 @@ def test_the_task_is_told_from_the_labels():
 
 def test_masks_are_learned_and_judged_by_pixel(place):
     learn = quiet(segment(place), 12, 0.05)
-    assert set(learn.epochs[-1]) == {"train_loss", "valid_loss", "pixel_accuracy", "dice_multi"} \
+    assert set(learn.epochs[-1]) == {"train_loss", "valid_loss", "pixel_accuracy", "mean_dice"} \
         and learn.epochs[-1]["pixel_accuracy"] > 0.8
     preds, masks = learn.get_preds()
     assert preds.shape == (24, 2, 16, 16) and torch.allclose(preds.sum(1), torch.ones(24, 16, 16), atol=1e-5) \
