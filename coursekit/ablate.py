@@ -33,12 +33,12 @@ def norm_layer(kind,       # 'batch', 'layer', 'instance' or 'group'; None for n
                n,          # channels
                flat=False, # True after a linear layer, where an instance norm has no pixels to average and is left out
               ) -> list:   # of one layer, or of none
-    """A normalisation of `n` channels; layer norm is one group of all channels, group norm has 8 groups (Wu and He,
+    """A normalization of `n` channels; layer norm is one group of all channels, group norm has 8 groups (Wu and He,
     2018)."""
     kinds = {"batch": nn.BatchNorm1d if flat else nn.BatchNorm2d, "layer": lambda n: nn.GroupNorm(1, n),
              "instance": lambda n: nn.InstanceNorm2d(n, affine=True), "group": lambda n: nn.GroupNorm(8, n)}
     if kind is not None and kind not in kinds:
-        raise CourseError(f"The normalisation is {kind!r}: choose {', '.join(map(repr, kinds))}, or None.")
+        raise CourseError(f"The normalization is {kind!r}: choose {', '.join(map(repr, kinds))}, or None.")
     if kind == "group" and n % 8:
         raise CourseError(f"Group norm makes 8 groups of {n} channels: take widths that 8 divides.")
     return [] if kind is None or flat and kind == "instance" else [kinds[kind](n)]
@@ -50,7 +50,7 @@ def arrange(order, **layers):
 
 
 def conv(n_in, n_out, order, norm, stride=1):
-    "A 3 x 3 convolution, and its activation and normalisation in this order."
+    "A 3 x 3 convolution, and its activation and normalization in this order."
     return [nn.Conv2d(n_in, n_out, 3, stride, padding=1),
             *arrange(order, act=[nn.ReLU(inplace=True)], norm=norm_layer(norm, n_out))]
 
@@ -167,7 +167,7 @@ def augmentations(names, n_classes):
     "The functions that these names stand for; names, because the ledger keeps a run's configuration as text."
     known = {"flip": random_hflip, "shift": random_translate(3), "rotation": random_affine(degrees=15),
              "scaling": random_affine(scale=0.2), "affine": random_affine(10, 0.1, 10),
-             "colour": color_jitter(), "cutout": cutout(8), "mixup": mixup(n_classes)}
+             "color": color_jitter(), "cutout": cutout(8), "mixup": mixup(n_classes)}
     if wrong := [name for name in names if name not in known]:
         raise CourseError(f"There is no augmentation {wrong[0]!r}: choose from {', '.join(known)}.")
     return [known[name] for name in names]

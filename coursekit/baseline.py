@@ -55,7 +55,7 @@ def vgg(n_classes=10,
         n_hidden=128,         # units before the last layer
         side=32,              # pixels of the input
        ):
-    "The three-block VGG network of DD2424's second default project, He initialisation, last layer zero."
+    "The three-block VGG network of DD2424's second default project, He initialization, last layer zero."
     from torch import nn
 
     layers, n_in = [], 3

@@ -79,7 +79,7 @@ def linear_probe(features,       # as from `cached_features`
 # %% ../nbs/03_finetune.ipynb #2b48ef03
 class BatchNormCase(Callback):
     """Every batch norm of the model: whether its scale and shift are trained, and whether its running statistics are
-    updated (if not, it normalises by them in training too)."""
+    updated (if not, it normalizes by them in training too)."""
     order = 1  # after stages were frozen or freed
 
     def __init__(self, affine, statistics):
@@ -156,7 +156,7 @@ def finetune_learner(pre, splits, ws,
 
 # %% ../nbs/03_finetune.ipynb #0dc7ca03
 def grad_cam(model,
-             xb,           # normalised images, shape (bs, 3, h, w)
+             xb,           # normalized images, shape (bs, 3, h, w)
              layer,        # a module of the model whose output is a map, (bs, channels, h, w)
              answers=None, # labels, shape (bs,); None: the model's own answers
             ) -> tuple[torch.Tensor, torch.Tensor]: # maps in [0, 1], (bs, h, w); probabilities, (bs, classes)

@@ -34,7 +34,7 @@ _STEPS = {"1": 255, "L;2": 85, "L;4": 17}  # what Pillow multiplies the grey of 
 
 
 def _see_through(im):
-    """The grey or colour that an opened PNG calls transparent, as its pixels will have it (Pillow gives it as the
+    """The grey or color that an opened PNG calls transparent, as its pixels will have it (Pillow gives it as the
     file does); or None."""
     clear, raw = im.info.get("transparency"), im.tile[0][3] if getattr(im, "tile", ()) else ""
     if raw == "RGB;16B" and clear:
@@ -335,7 +335,7 @@ def as_list(items) -> list | np.ndarray: # of pictures, one at least
 
 
 def _is_one(items):
-    "Whether an array is one picture, (h, w) or (h, w, colours)."
+    "Whether an array is one picture, (h, w) or (h, w, colors)."
     return isinstance(items, np.ndarray) and items.dtype != object and (items.ndim == 2 or items.ndim == 3
                                                                         and items.shape[2] in (1, 3, 4))
 

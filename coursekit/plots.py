@@ -77,15 +77,15 @@ def history(learn) -> "pd.DataFrame": # epoch, train_loss, valid_loss, accuracy
     return pd.DataFrame([{"epoch": k, **values} for k, values in enumerate(learn.epochs, 1)])
 
 
-_COLOURS = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#999999"
+_COLORS = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#999999"
 
 
 def plot_curves(runs, ax, metric="accuracy"):
     "A metric by epoch: the mean of the seeds, and the band from the lowest to the highest."
     for k, (name, own) in enumerate(runs[runs[metric].notna()].groupby("name", sort=False)):
         values = np.array([[epoch[metric] for epoch in epochs] for epochs in own.epochs])
-        at, style = np.arange(1, values.shape[1] + 1), {"color": _COLOURS[k % len(_COLOURS)],
-                                                        "linestyle": ["-", "--", ":"][k // len(_COLOURS) % 3]}
+        at, style = np.arange(1, values.shape[1] + 1), {"color": _COLORS[k % len(_COLORS)],
+                                                        "linestyle": ["-", "--", ":"][k // len(_COLORS) % 3]}
         ax.plot(at, values.mean(0), label=name, marker="." if len(at) < 4 else None, **style)
         ax.fill_between(at, values.min(0), values.max(0), color=style["color"], alpha=0.2, linewidth=0)
     ax.xaxis.get_major_locator().set_params(integer=True)

@@ -29,7 +29,7 @@ class Pretrained:
     "A classifier that was trained elsewhere, and what its inputs and outputs mean."
     name: str
     model: nn.Module
-    mean: list        # of each colour, of values in [0, 1]
+    mean: list        # of each color, of values in [0, 1]
     std: list
     side: int         # pixels of the square that it was judged on
     categories: list  # names of its outputs

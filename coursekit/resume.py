@@ -393,7 +393,7 @@ class _Loop(_End, PrecisionLearner):
                 raise CourseError(f"The loss is {self.loss.item()} in epoch {self.epoch}, batch {i}: the usual causes "
                                   f"are a learning rate "
                                   f"that is too high (it is {self.opt.hypers[-1]['lr']:.2g}; try a tenth), inputs that "
-                                  f"are not normalised, or a log or division by 0.")
+                                  f"are not normalized, or a log or division by 0.")
 
 # %% ../nbs/kit/16_resume.ipynb #884d0504
 class ResumingLearner(_Loop):

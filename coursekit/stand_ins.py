@@ -16,7 +16,7 @@ from .images import write_nifti
 
 # %% ../nbs/kit/08_stand_ins.ipynb #ec5590b3
 def _hsv(h, s=1.0, v=1.0):
-    "A colour as (r, g, b) from hue, saturation and value, each in [0, 1]."
+    "A color as (r, g, b) from hue, saturation and value, each in [0, 1]."
     return tuple(round(255 * c) for c in colorsys.hsv_to_rgb(h % 1, s, v))
 
 
@@ -30,7 +30,7 @@ def _digits():
 
 def _in_ink(digit, # (8, 8), values in [0, 1]
             ink, paper, side=32):
-    "A digit drawn with one colour on another."
+    "A digit drawn with one color on another."
     mask = Image.fromarray((digit * 255).astype(np.uint8)).resize((side, side), Image.Resampling.BICUBIC)
     return Image.composite(Image.new("RGB", (side, side), ink), Image.new("RGB", (side, side), paper), mask)
 
@@ -42,7 +42,7 @@ def _save(image, path, **kwargs):
 
 
 def draw_digits(out, per_class=75):
-    "Write digits, coloured, in CIFAR-10's folder layout; a third of each class as test."
+    "Write digits, colored, in CIFAR-10's folder layout; a third of each class as test."
     rng = np.random.default_rng(0)
     for label, digits in enumerate(_digits()):
         for i, digit in enumerate(digits[:per_class]):
@@ -103,7 +103,7 @@ def _outline(shape):
 
 
 def draw_shape(shape, # one of `SHAPES`
-               rng,   # a NumPy Generator: place, size, turn, colours and light
+               rng,   # a NumPy Generator: place, size, turn, colors and light
                side=96):
     "Draw a shape on noisy paper."
     w, h = side + rng.integers(0, side // 3, 2)

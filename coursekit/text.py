@@ -48,7 +48,7 @@ class CharModel(nn.Module):
                  n_hidden=128,  # units of each layer
                  n_layers=1,
                  dropout=0.,    # of what leaves each layer
-                 norm=False,    # layer normalisation of what leaves each layer
+                 norm=False,    # layer normalization of what leaves each layer
                  n_embed=64):
         super().__init__()
         if kind not in ("RNN", "GRU", "LSTM"):
@@ -74,7 +74,7 @@ class CharModel(nn.Module):
         return self.out(out), torch.stack(states)
 
 # %% ../nbs/05_text.ipynb #f15aff84
-def nucleus(logits, # unnormalised scores, shape (..., n_chars)
+def nucleus(logits, # unnormalized scores, shape (..., n_chars)
             p=0.9,  # from above 0 to 1
            ) -> torch.Tensor: # logits with all other characters at -inf, same shape
     "Keep the smallest set of characters whose probability reaches `p` (Holtzman et al., 2020)."
@@ -87,7 +87,7 @@ def nucleus(logits, # unnormalised scores, shape (..., n_chars)
     return logits.masked_fill(torch.zeros_like(order, dtype=torch.bool).scatter(-1, order, before >= p), -torch.inf)
 
 
-def top_k(logits, # unnormalised scores, shape (..., n_chars)
+def top_k(logits, # unnormalized scores, shape (..., n_chars)
           k=1,    # 1: greedy
          ) -> torch.Tensor: # logits with all other characters at -inf, same shape
     "Keep the `k` likeliest characters."
@@ -187,7 +187,7 @@ def text_metrics(samples, # strings of the same length
 
 # %% ../nbs/05_text.ipynb #400bac1e
 def probability_strip(model, text, string, per_row=60) -> "plt.Figure":
-    "A passage, each character coloured by the probability that the model gave it after those before."
+    "A passage, each character colored by the probability that the model gave it after those before."
     import matplotlib.pyplot as plt
 
     probs = np.exp(-char_losses(model, text.encode(string)))[0]

@@ -167,7 +167,7 @@ def test_only_batch_norm_depends_on_the_batch():
     assert norm_layer(None, 16) == norm_layer("instance", 16, flat=True) == []
 
 
-@pytest.mark.parametrize("arguments, says", [({"norm": "nrom"}, "normalisation is 'nrom': choose 'batch', 'layer', "
+@pytest.mark.parametrize("arguments, says", [({"norm": "nrom"}, "normalization is 'nrom': choose 'batch', 'layer', "
                                                                 "'instance', 'group', or None"),
                                              ({"norm": "group", "widths": (12,)}, "8 groups of 12 channels"),
                                              ({"side": 28}, "28 pixels a side .* a side that 8 divides"),
@@ -198,7 +198,7 @@ def test_turn_is_exact_where_the_answer_is_known():
     torch.testing.assert_close(slanted[0, 0, 1:-1, 3], ramp[0, 0, 0, 3] + 0.25 * ramp[0, 0, 0, 1:-1], atol=1e-5, rtol=0)
 
 
-@pytest.mark.parametrize("name", ["flip", "shift", "rotation", "scaling", "affine", "colour", "cutout", "mixup"])
+@pytest.mark.parametrize("name", ["flip", "shift", "rotation", "scaling", "affine", "color", "cutout", "mixup"])
 def test_an_augmentation_draws_for_each_image_from_torchs_random_numbers(name):
     x, y = torch.rand(1, 3, 16, 16).repeat(64, 1, 1, 1), torch.zeros(64).long()
     if name == "mixup":
@@ -217,8 +217,8 @@ def test_amounts_stay_within_bounds():
     x = torch.randn(500, 3, 8, 8)
     torch.testing.assert_close(random_affine()(x, None)[0], x)
     out, _ = color_jitter(0.3)(x, None)
-    centred = lambda x: x - x.mean((2, 3), keepdim=True)
-    factor = (centred(out).std((1, 2, 3)) / centred(x).std((1, 2, 3)))
+    centerd = lambda x: x - x.mean((2, 3), keepdim=True)
+    factor = (centerd(out).std((1, 2, 3)) / centerd(x).std((1, 2, 3)))
     assert 0.69 < factor.min() < 0.75 and 1.25 < factor.max() < 1.31
     with pytest.raises(CourseError, match="no augmentation 'flop': choose from flip, shift"):
         augmentations(["flip", "flop"], 10)

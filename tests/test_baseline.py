@@ -15,7 +15,7 @@ def test_vgg_is_the_network_of_the_brief():
     assert [m.out_channels for m in net if isinstance(m, torch.nn.Conv2d)] == [32, 32, 64, 64, 128, 128]
     assert vgg(37, side=64)(torch.rand(1, 3, 64, 64)).shape == (1, 37)
     first = net[0].weight
-    assert first.std().item() == pytest.approx(math.sqrt(2 / 27), rel=0.15), "He initialisation"
+    assert first.std().item() == pytest.approx(math.sqrt(2 / 27), rel=0.15), "He initialization"
 
 
 def test_dumb_baselines_are_above_chance_and_the_majority_is_not(ws):

@@ -388,7 +388,7 @@ def test_species(drawn):
     assert splits.classes == ["cat", "dog"]
     assert all((splits.labels[i] == 0) == f.split("/")[1][0].isupper() for i, f in enumerate(splits.files))
     with pytest.raises(CourseError, match="'breed' .* or 'species'"):
-        pets(drawn, target="colour")
+        pets(drawn, target="color")
 
 
 @pytest.mark.parametrize("line", ["Abyssinian_1 one 1 1", "Abyssinian_1", "Abyssinian_1 38 1 1", "Abyssinian_1 1 3 1"])
@@ -498,11 +498,11 @@ def test_folders_in_a_class_are_read_too(real):
 
 def test_a_relative_folder_is_the_one_of_now(real, tmp_path, monkeypatch):
     "The decoding processes outlive a change of folder; they must not read the old one's files."
-    for where, colour in ("here", "red"), ("there", "blue"):
+    for where, color in ("here", "red"), ("there", "blue"):
         for c in "ab":
             (tmp_path / where / "own" / c).mkdir(parents=True)
             for i in range(40):
-                Image.new("RGB", (8, 8), colour).save(tmp_path / where / "own" / c / f"{i}.png")
+                Image.new("RGB", (8, 8), color).save(tmp_path / where / "own" / c / f"{i}.png")
     for where, pixel in ("here", [255, 0, 0]), ("there", [0, 0, 255]):
         monkeypatch.chdir(tmp_path / where)
         assert image_folder("own", real, size=None).images[0][0, 0].tolist() == pixel
@@ -532,7 +532,7 @@ def test_stand_ins_can_be_learned(ws, load, at_least):
 
     splits = load(ws)
     idx = np.concatenate([splits.train, splits.valid])
-    gray = splits.name == "CIFAR-10"  # the digits' colours mean nothing: their contrast does
+    gray = splits.name == "CIFAR-10"  # the digits' colors mean nothing: their contrast does
     x, t = features(splits, idx), features(splits, splits.test)
     if gray:
         x, t = (np.abs(a.reshape(len(a), -1, 3) - np.median(a.reshape(len(a), -1, 3), 1, keepdims=True)).sum(2)

@@ -259,7 +259,7 @@ SHAPES = [(30 + i, 40 + 2 * i, 6 + i % 3) for i in range(9)] + [(70, 20, 5)]
 
 @pytest.fixture
 def volumes(tmp_path):
-    "The Decathlon's Task04 with ten labelled patients and one without labels, and what a Mac leaves in an archive."
+    "The Decathlon's Task04 with ten labeled patients and one without labels, and what a Mac leaves in an archive."
     root, rng = tmp_path / "made" / "Task04_Hippocampus", np.random.default_rng(0)
     listed = []
     for i, shape in enumerate(SHAPES):

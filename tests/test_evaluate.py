@@ -10,7 +10,7 @@ from coursekit.files import CourseError
 from coursekit.plots import history
 
 
-def test_the_test_part_is_counted_and_judged_in_the_learners_own_normalisation(ws):
+def test_the_test_part_is_counted_and_judged_in_the_learners_own_normalization(ws):
     splits = cifar10(ws)
     learn = train_baseline(splits, ws, 1)
     with torch.no_grad():

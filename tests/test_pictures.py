@@ -159,8 +159,8 @@ def test_the_audit_judges_what_the_loader_reads(tmp_path):
     Image.fromarray(shape).save(tmp_path / "silhouette.png")
     alike = np.zeros((64, 64, 3), np.uint8)
     alike[:, :32], alike[:, 32:] = (255, 0, 0), (0, 130, 0)  # of one grey
-    Image.fromarray(alike).save(tmp_path / "colours.png")
-    assert audit(tmp_path).trouble.to_dict() == {"colours.png": "", "deep.png": "is I;16, not RGB",
+    Image.fromarray(alike).save(tmp_path / "colors.png")
+    assert audit(tmp_path).trouble.to_dict() == {"colors.png": "", "deep.png": "is I;16, not RGB",
                                                  "twelve.tif": "is I;16, not RGB",
                                                  "float.tif": "is F, not RGB", "silhouette.png": "is RGBA, not RGB"}
     Image.fromarray((deep // 256).astype(np.uint16)).save(tmp_path / "deep.png")
@@ -173,11 +173,11 @@ def test_the_audit_judges_what_the_loader_reads(tmp_path):
 
 # The cache of pixels
 
-def made(folder, colour, stamp=1_600_000_000):
-    "Three files whose names, sizes and dates are the same for every colour."
+def made(folder, color, stamp=1_600_000_000):
+    "Three files whose names, sizes and dates are the same for every color."
     folder.mkdir(parents=True, exist_ok=True)
     for i in range(3):
-        Image.new("RGB", (8, 8), colour).save(folder / f"{i}.bmp")
+        Image.new("RGB", (8, 8), color).save(folder / f"{i}.bmp")
         os.utime(folder / f"{i}.bmp", (stamp, stamp))
     return folder
 

@@ -75,7 +75,7 @@ def accuracy_whatever_the_name(name):
 
 
 def all_alike(xb, yb):
-    "Every image turned by the same angle, and its colours changed alike."
+    "Every image turned by the same angle, and its colors changed alike."
     return rotate(xb, 10.) * torch.tensor([1., 0.8, 0.6])[:, None, None], yb
 
 
@@ -114,7 +114,7 @@ WRONG = {
                   head: sorted(k for k in before if not k.startswith(head) and not torch.equal(before[k], after[k]))),
     },
     "04_ablate": {
-        "optimisers": (  # Adam at SGD's rate; SGD with the decay too; the Adams without dropout
+        "optimizers": (  # Adam at SGD's rate; SGD with the decay too; the Adams without dropout
             lambda final: {"SGD": final, **{opt + str(wd): {**final, "opt": opt, "weight_decay": wd} for opt,
                                             wd in (("Adam", 0.), ("Adam", 0.01), ("AdamW", 0.01))}},
             lambda final: {"SGD": {**final, "weight_decay": 0.01},
@@ -142,10 +142,10 @@ WRONG = {
                                                   ([*widths, 2 * widths[-1]], [0.2, 0.3, 0.4, 0.4, 0.5]))
                                      for skip in (None, "identity")}),
         "stronger": (
-            lambda final: {name: {**final, "augment": [name]} for name in ("affine", "scaling", "rotation", "colour",
+            lambda final: {name: {**final, "augment": [name]} for name in ("affine", "scaling", "rotation", "color",
                                                                            "cutout", "mixup")},
             lambda final: {name: {**final, "dropout": 0., "augment": ["flip", "shift", name]}
-                           for name in ("affine", "scaling", "rotation", "colour", "cutout", "mixup")}
+                           for name in ("affine", "scaling", "rotation", "color", "cutout", "mixup")}
                            | {"none": {}, "final": final}),
         "norms": (
             lambda final: {f"{norm}{bs}": {**final, "norm": norm, "bs": bs}
