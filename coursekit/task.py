@@ -2,7 +2,7 @@
 
 # %% auto #0
 __all__ = ['CLASSIFICATION', 'MULTI_LABEL', 'SEGMENTATION', 'SEQUENCE', 'CrossEntropy', 'PixelCrossEntropy', 'BinaryCrossEntropy',
-           'LMCrossEntropy', 'CarryHiddenState', 'pixel_accuracy', 'MeanDice', 'Task', 'as_task', 'check_outputs']
+           'LMCrossEntropy', 'CarryHiddenState', 'pixel_accuracy', 'MeanDice', 'Task']
 
 # %% ../nbs/kit/13_task.ipynb #2853acd5
 import warnings
