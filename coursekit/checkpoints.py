@@ -10,6 +10,7 @@ import pickle
 import random
 import time
 import warnings
+import weakref
 from collections.abc import Iterator
 
 import numpy as np
@@ -177,9 +178,12 @@ def _alike(a, b):
                                     y in zip(a, b))
 
 # %% ../nbs/kit/14_checkpoints.ipynb #b4fe0c37
+_USED = weakref.WeakValueDictionary()  # the parts of this process's loops, by id
+
+
 def resumable(n_steps,
               ws,
-              parts,    # {name: what changes}: modules, optimizers, tensors, lists and dicts of plain values
+              parts,    # {name: what changes, newly made}: modules, optimizers, tensors, lists, dicts
               config,   # what else decides the outcome: settings, data, the functions that the loop calls
               seed=None,  # None: the workspace's
               every=60,   # seconds between checkpoints
@@ -195,6 +199,10 @@ def resumable(n_steps,
                       f"can tell whether it is the same.", stacklevel=2)
     if fresh or what.unknown:
         store.forget()
+    if any(_USED.get(id(x)) is x for x in parts.values()):
+        print("These parts have been through a loop before: this one begins with what they are now. "
+              "Make them anew, in the same cell, to go on or to start over.")
+    _USED.update({id(x): x for x in parts.values() if hasattr(x, "__weakref__")})
     seed_all(ws.seed if seed is None else seed)
     first = _go_on(store, parts, device)
     written = time.monotonic()

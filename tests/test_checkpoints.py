@@ -86,3 +86,11 @@ def test_a_torn_checkpoint_is_said_and_the_one_before_is_used(place, capsys):
     newest.write_bytes(newest.read_bytes()[:100])
     again, done = loop(place)
     assert "can't be used" in capsys.readouterr().out and done[0] == 5 and same(whole, again)
+
+
+def test_parts_that_were_used_are_not_taken_for_new_ones(place, capsys):
+    parts = parts_of()
+    with pytest.raises(KeyboardInterrupt):
+        loop(place, stop=6, parts=parts)
+    assert "been through a loop" not in capsys.readouterr().out
+    assert len(loop(place, parts=parts)[1]) == 12 and "Make them anew, in the same cell" in capsys.readouterr().out

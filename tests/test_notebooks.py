@@ -1,4 +1,5 @@
 "The notebooks as they are committed: they run, are clean, export to the package, and their exercises can fail."
+import ast
 import re
 import shutil
 import subprocess
@@ -49,12 +50,22 @@ def test_a_committed_notebook(path):
     assert not [o for c in code for o in c.outputs if o.output_type == "error"]
     shows = [c for c in code if re.search(r"^(show_table|plt.show)\(", c.source, re.M)]
     assert not [c.source for c in shows if not c.outputs], "a cell was edited and not run: make refresh"
+    assert not [c.source for c in code if _shows(c.source) and not c.outputs], "a cell that shows a value was not run"
     assert "widgets" not in nb.metadata
     assert not [c for c in code if "injected-parameters" in c.metadata.get("tags", [])]
     assert not [o for c in code for o in c.outputs if "application/vnd.jupyter.widget-view+json" in o.get("data", {})]
     assert path.stat().st_size < 1.5e6
     outputs = str([c.outputs for c in code])
     assert not re.search(r"/(root|work|tmp|home)/", outputs), "a path of somebody's machine is in the notebook"
+
+
+def _shows(source):
+    "Whether a cell ends in a value that is no widget, which leaves none behind."
+    if re.search(r"^#\||_(game|picker|widget)\(|^\s*[%!]", source, re.M):
+        return False
+    last = ast.parse(source).body[-1:]
+    return bool(last) and isinstance(last[0], ast.Expr) and \
+        isinstance(last[0].value, (ast.Name, ast.Tuple, ast.JoinedStr, ast.Subscript))
 
 
 @pytest.mark.parametrize("path", LESSONS, ids=names)
