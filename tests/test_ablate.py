@@ -15,7 +15,16 @@ from fastai.callback.schedule import ParamScheduler
 from fastai.metrics import accuracy
 from torch import nn
 
-from coursekit.ablate import Residual, TrainAccuracy, ZeroPadShortcut, network, norm_layer, schedule, train_variant
+from coursekit.ablate import (
+    Residual,
+    TrainAccuracy,
+    ZeroPadShortcut,
+    augmentations,
+    network,
+    norm_layer,
+    schedule,
+    train_variant,
+)
 from coursekit.augment import random_hflip
 from coursekit.baseline import vgg
 from coursekit.files import CourseError
@@ -173,7 +182,12 @@ def test_a_network_that_cannot_be_built_is_a_sentence(arguments, says):
         network(**arguments)
 
 
-# Schedules
+# Augmentation and schedules
+
+def test_an_augmentation_that_there_is_none_of_is_a_sentence():
+    with pytest.raises(CourseError, match="no augmentation 'flop': choose from flip, shift"):
+        augmentations(["flip", "flop"], 10)
+
 
 def quiet_fit(splits, place, how, lr=0.05, n_epochs=3):
     torch.manual_seed(0)

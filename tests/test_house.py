@@ -140,6 +140,16 @@ def test_a_long_function_is_seen_and_a_reason_counts():
     assert not list(long_functions('def f(a,\n      b):\n    "What."\n' + body.replace("    x = 3\n", "", 1)))
 
 
+# Tests
+
+BESIDE = {"house", "notebooks", "package", "readme"}  # what no single module is to blame for
+
+
+def test_each_module_has_a_file_of_tests_with_its_name():
+    files = {p.stem.removeprefix("test_") for p in (ROOT / "tests").glob("test_*.py")}
+    assert files == {p.stem for p in MODULES} | BESIDE
+
+
 # Comments beside parameters and returns
 
 def headers(source):

@@ -7,14 +7,18 @@ import numpy as np
 import pytest
 import torch
 from conftest import made, net, quiet
+from fastai.callback.core import Callback
 from fastai.callback.schedule import lr_find  # noqa: F401 - adds Learner.lr_find
+from fastai.callback.training import BnFreeze, GradientClip
 from fastai.interpret import ClassificationInterpretation
+from fastai.torch_core import params
 from PIL import Image
 from torch import nn
 
-from coursekit.augment import mixup, random_hflip, random_translate
+from coursekit.augment import cutout, mixup, random_hflip, random_translate
 from coursekit.files import CourseError
 from coursekit.learner import channel_stats, learner, optimizer
+from coursekit.ledger import references
 
 # What fastai promises
 
@@ -215,6 +219,7 @@ def test_views_are_averaged_and_labels_that_change_are_refused(place):
     (lambda s, ws: learner(replace(s, valid=np.array([], int)), net(), ws), "no images in this part"),
     (lambda s, ws: learner(s, net(), ws, precision="int8"), "precision is 'int8'"),
     (lambda s, ws: learner(s, net(), ws, lr=None).fit(1), "learning rate is None"),
+    (lambda s, ws: learner(s, net(), ws, mean=[0.5] * 3), "std is None: give both, or neither"),
 ])
 def test_bad_input_is_a_sentence(make, says, place):
     with pytest.raises(CourseError, match=says):
@@ -249,3 +254,59 @@ def test_channel_stats_are_exact():
     mean, std = channel_stats(replace(made(), images=images, train=np.arange(300)))
     assert np.allclose(mean, images.mean((0, 1, 2)) / 255, atol=1e-6) \
         and np.allclose(std, images.astype(float).std((0, 1, 2)) / 255, atol=1e-6)
+
+
+# The recipe
+
+def said(ws, *args, method="fit", **kwargs):
+    "The recipe of a fit of `net`, with SGD and momentum unless another optimizer is given."
+    learn = learner(made(64), net(), ws, **{"opt": optimizer("SGD", momentum=0.9), "bs": 8, **kwargs})
+    with learn.no_bar(), learn.no_logging():
+        getattr(learn, method)(*args)
+    return learn.recipe
+
+
+def test_the_recipe_of_the_references_word_for_word(place):
+    raw = {"mean": [0.] * 3, "std": [1.] * 3, "bs": 64, "lr": 1e-3}
+    plain = "SGD, lr 0.001, momentum 0.9, batch 64, 1 epoch, inputs in [0, 1]"
+    assert said(place, 1, **raw) == plain
+    assert plain.replace("1 epoch", "100 epochs") == references()["DD2424 baseline"]["recipe"]
+    strong = said(place, 1, **raw, augment=[random_hflip, random_translate(3), cutout(4), mixup(3, alpha=0.4)])
+    words = "random_hflip, random_translate(max_shift=3), cutout(side=4), mixup(alpha=0.4, n_classes=3)"
+    assert strong == f"{plain}, {words}"
+    assert said(place, 2, opt=None) == "Adam, lr 0.001, weight decay 0.01, batch 8, 2 epochs", "normalized as usual"
+
+
+def test_a_cycle_is_said_by_where_it_begins_turns_and_ends(place):
+    assert said(place, 2, 0.01, method="fit_one_cycle") \
+        == "SGD, lr 0.0004 to 0.01 to 1e-07, momentum 0.95 to 0.85 to 0.95, batch 8, 2 epochs"
+    assert said(place, 2, 0.01, method="fit_one_cycle", opt=None) \
+        == "Adam, lr 0.0004 to 0.01 to 1e-07, weight decay 0.01, batch 8, 2 epochs", "Adam's own momentum is not said"
+    assert said(place, 2, 0.01, method="fit_flat_cos", opt=optimizer("SGD")) \
+        == "SGD, lr 0.01 to 1e-07, batch 8, 2 epochs"
+
+
+def test_frozen_groups_and_rates_of_their_own_are_said(place):
+    kwargs = {"splitter": lambda m: [params(m[:2]), params(m[2:])], "train_bn": False, "opt": optimizer("SGD")}
+    assert said(place, 1, slice(1e-4, 1e-2), **kwargs) == "SGD, lr 0.01 (first layers 0.0001), batch 8, 1 epoch"
+    assert said(place, 1, slice(1e-4, 1e-2), method="fit_one_cycle", **kwargs) \
+        == "SGD, lr 0.0004 to 0.01 to 1e-07 (first layers 0.0001), momentum 0.95 to 0.85 to 0.95, batch 8, 1 epoch"
+    learn = learner(made(64), net(), place, bs=8, **kwargs)
+    learn.freeze()
+    assert quiet(learn, 1, 0.01).recipe.endswith("batch 8, 1 epoch, 1 of 2 groups of layers")
+    learn.unfreeze()
+    assert "groups" not in learn.recipe
+
+
+class Paced(Callback):
+    "Does nothing; only what it was made with counts."
+    def __init__(self, steps=10, kind="even", rates=(1, 2)):
+        self.steps, self.kind, self.rates = steps, kind, rates
+
+
+@pytest.mark.parametrize("cbs, words", [
+    (GradientClip(1.), "GradientClip"), (GradientClip(0.5), "GradientClip(max_norm=0.5)"), (Paced(10), "Paced"),
+    (Paced(5), "Paced(steps=5)"), (Paced(rates=(3,)), "Paced"), (BnFreeze(), ""),
+    ([Paced(kind="odd"), GradientClip(0.5)], "Paced(kind=odd), GradientClip(max_norm=0.5)")])
+def test_a_callback_is_said_with_what_is_not_its_default(cbs, words, place):
+    assert said(place, 1, cbs=cbs) == ", ".join(filter(None, ["SGD, lr 0.001, momentum 0.9, batch 8, 1 epoch", words]))

@@ -10,7 +10,7 @@ from torch import nn
 from coursekit.augment import cutout, mixup, random_hflip, random_translate
 from coursekit.files import CourseError
 from coursekit.learner import learner
-from coursekit.loaders import ArrayLoader, SemiSupervisedLoader
+from coursekit.loaders import ArrayLoader, LMLoader, Loader, SemiSupervisedLoader
 
 
 def test_a_batch_depends_on_seed_epoch_and_number_alone():
@@ -95,3 +95,20 @@ def test_a_mask_moves_with_its_image():
     dl = ArrayLoader(s.images, s.labels, s.classes, bs=32, augment=[random_hflip, random_translate(3)], shuffle=True)
     for xb, yb in dl:
         assert torch.equal(xb[:, 0] > 90.5 / 255, yb == 1) and yb.dtype == torch.int64
+
+
+@pytest.mark.parametrize("make, says", [
+    (lambda x: Loader(2.5), "batch size is 2.5: a whole number above 0"),
+    (lambda x: Loader(8).new(), "Loader can't prepare other data: give predictions what the network takes"),
+    (lambda x: ArrayLoader(x[:0], [], ["a"]), "no images in this part: check the split"),
+    (lambda x: ArrayLoader(np.array([*x, None], object)[:-1], [0] * 4, ["a"]), "different sizes and batches want one"),
+    (lambda x: ArrayLoader(x, [0, 1, 0, -1], ["a", "b"]), "labels go from -1 to 1 and there are 2 classes"),
+    (lambda x: ArrayLoader(x, np.eye(4), ["a", "b"]), r"shape \(4, 4\) and there are 2 classes: a 0 or a 1 for each"),
+    (lambda x: ArrayLoader(x, np.full((4, 2), 0.5), ["a", "b"]), "a 0 or a 1 for each class"),
+    (lambda x: LMLoader(range(100), 4, 2.5), "batch is 4 x 2.5: whole numbers above 0"),
+    (lambda x: LMLoader(range(100), 10, 10), "has 100 characters and one batch takes 10 x 10 and one more"),
+    (lambda x: LMLoader(range(101), 10, 10).new(), "Texts are not answered in batches: generate"),
+])
+def test_what_makes_no_batches_is_a_sentence(make, says):
+    with pytest.raises(CourseError, match=says):
+        make(np.zeros((4, 2, 2, 3), np.uint8))

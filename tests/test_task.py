@@ -8,13 +8,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from conftest import half_labeled, made, quiet, with_masks
+from conftest import half_labeled, made, net, quiet, with_masks
 from torch import nn
 
 from coursekit.augment import random_hflip, random_translate
 from coursekit.files import CourseError
 from coursekit.learner import image_loaders, learner, optimizer
-from coursekit.task import CLASSIFICATION, MULTI_LABEL, SEGMENTATION, SEQUENCE, Task, as_task
+from coursekit.task import CLASSIFICATION, MULTI_LABEL, SEGMENTATION, SEQUENCE, Task, as_task, check_outputs
 
 HERE = os.path.dirname(__file__)
 
@@ -185,3 +185,23 @@ def test_a_task_of_ones_own_makes_its_targets(place):
     learn = quiet(learner(made(64), nn.Conv2d(3, 3, 1), place, bs=16, task=again), 3, 0.05)
     assert set(learn.epochs[-1]) == {"train_loss", "valid_loss"} \
         and learn.epochs[-1]["valid_loss"] < learn.epochs[0]["valid_loss"]
+
+
+@pytest.mark.parametrize("task", ["Classification", 3])
+def test_a_task_that_nobody_knows_is_a_sentence(task):
+    with pytest.raises(CourseError, match="'segmentation', 'sequence', or a Task of your own, is expected"):
+        as_task(task, made(40))
+    own = Task("own", nn.MSELoss, (), lambda xb, n: (len(xb),))
+    assert as_task(own, made(40)) is own
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_a_look_at_the_outputs_leaves_the_model_as_it_was(training):
+    model, xb = net().train(training), torch.rand(2, 3, 16, 16)
+    before = {k: v.clone() for k, v in model.state_dict().items()}
+    check_outputs(model, xb, 3, CLASSIFICATION)
+    for wrong, n in (xb, 4), (xb[:, :2], 3):
+        with pytest.raises(CourseError, match="its last layer should have 4 outputs|can't take inputs of shape"):
+            check_outputs(model, wrong, n, CLASSIFICATION)
+        assert model.training == training
+    assert all(torch.equal(before[k], v) for k, v in model.state_dict().items())
