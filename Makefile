@@ -10,7 +10,7 @@ NOTEBOOKS = nbs/*.ipynb nbs/kit/*.ipynb
 COLAB_PYTHON ?= 3.13
 # A process for each core, and a thread for each process: more would slow each other down.
 PYTEST = OMP_NUM_THREADS=1 $(BIN)/pytest -n auto
-WRITTEN = tests/test_notebooks.py::test_clean_and_export_leave_no_difference tests/test_catalogue.py::test_data_links_is_written_from_the_catalogue
+WRITTEN = tests/test_notebooks.py::test_clean_and_export_leave_no_difference tests/test_fetch.py::test_data_links_is_written_from_the_catalogue
 
 .PHONY: run test test-all lint hooks browser full export refresh stamp resolve colab dist
 

@@ -1,9 +1,14 @@
 "Every test has folders of its own; what is slow to make is made once."
+import gzip
 import json
 import os
+import struct
 import subprocess
 import sys
 import tempfile
+import types
+import uuid
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -66,6 +71,54 @@ def pre():
                       float("nan"))
 
 
+@pytest.fixture
+def colab(monkeypatch, tmp_path):
+    "A stand-in for google.colab whose drive mounts at a temporary place; `errors` are raised first."
+    place = tmp_path / "drive"
+    module = types.ModuleType("google.colab")
+    for name in "KAGGLE_KERNEL_RUN_TYPE", "KAGGLE_URL_BASE":
+        monkeypatch.delenv(name, raising=False)
+    module.errors, module.mounts = [], []
+
+    def mount(path, force_remount=False):
+        module.mounts.append(force_remount)
+        if module.errors:
+            raise module.errors.pop(0)
+        (Path(path) / "MyDrive").mkdir(parents=True, exist_ok=True)
+
+    module.drive = types.SimpleNamespace(mount=mount)
+    monkeypatch.setitem(sys.modules, "google", types.ModuleType("google"))
+    monkeypatch.setitem(sys.modules, "google.colab", module)
+    sys.modules["google"].colab = module
+    monkeypatch.setattr(workspace, "DRIVE", place)
+    monkeypatch.setattr(workspace.time, "sleep", lambda s: None)
+    monkeypatch.delenv("COURSEKIT_RUNS")
+    return module
+
+
+@pytest.fixture
+def real(tmp_path):
+    "A small CIFAR-10 in the public folder layout, as a user's own data folder, and a workspace on it."
+    from coursekit.datasets import CIFAR10
+
+    rng = np.random.default_rng(0)
+    for part, n in ("train", 10), ("test", 2):
+        for c in CIFAR10:
+            folder = tmp_path / "mine" / "cifar10" / part / c
+            folder.mkdir(parents=True)
+            for i in range(n):
+                Image.fromarray(rng.integers(0, 256, (32, 32, 3), np.uint8)).save(folder / f"{c}_{i}.png")
+    return workspace.setup("quick", data=tmp_path / "mine")
+
+
+@pytest.fixture(scope="session")
+def photos():
+    "Pictures with large soft shapes, no two alike, as uint8 (60, 32, 32, 3)."
+    rng = np.random.default_rng(0)
+    return np.stack([np.asarray(Image.fromarray(rng.integers(0, 256, (6, 6, 3), np.uint8)).resize((32, 32),
+        Image.Resampling.BICUBIC)) for _ in range(60)])
+
+
 def bright(n=60, side=32, n_classes=3):
     "Images whose brightness says their class."
     from coursekit.splits import Splits
@@ -90,6 +143,19 @@ def made(n=240, n_classes=3):
                   k[n // 2:3 * n // 4], k[3 * n // 4:], "made")
 
 
+def with_masks(n=96):
+    "Images and a mask of their bright pixels."
+    s = made(n)
+    return replace(s, labels=(s.images[..., 0] > 90).astype(np.uint8), classes=["dark", "bright"], fingerprint="masks")
+
+
+def half_labeled(n=160):
+    "A quarter of the training images with labels, the rest without."
+    s = made(n)
+    few = s.train[::4]
+    return replace(s, train=few, unlabeled=np.setdiff1d(s.train, few))
+
+
 def net(n_classes=3):
     "A small network with batch norm and dropout, with the same weights each time."
     import torch
@@ -105,6 +171,21 @@ def quiet(learn, *args, **kwargs):
     with learn.no_bar(), learn.no_logging():
         learn.fit_one_cycle(*args, **kwargs)
     return learn
+
+
+def cut_off(learn, after, *args, method="fit_one_cycle"):
+    "Stop a fit after some checkpoints, as a crash would."
+    class Crash(Exception):
+        pass
+    write, n = learn._write, [0]
+    def counted(*a):
+        write(*a)
+        n[0] += 1
+        if n[0] == after:
+            raise Crash
+    learn._write, learn.checkpoint_seconds = counted, 0
+    with pytest.raises(Crash), learn.no_bar(), learn.no_logging():
+        getattr(learn, method)(*args)
 
 
 @pytest.fixture
@@ -128,6 +209,30 @@ def command(*args, env=None, **kwargs):
     return subprocess.run([Path(sys.executable).with_name("coursekit"), *map(str, args)], capture_output=True,
                           text=True,
                           env={**os.environ, "COLUMNS": "200", **(env or {})}, timeout=180, **kwargs)
+
+
+def marked(mark):
+    "The living processes whose environment carries a mark."
+    import psutil
+
+    from coursekit.execute import KERNEL_MARK
+
+    found = []
+    for p in psutil.process_iter():
+        try:
+            if mark in p.environ().get(KERNEL_MARK, ""):
+                found.append(p)
+        except psutil.Error:
+            pass
+    return found
+
+
+@pytest.fixture
+def mark():
+    "A mark that all kernels of a test carry; at the end none of them is left."
+    mark = f"test-{uuid.uuid4().hex}"
+    yield mark
+    assert marked(mark) == []
 
 
 def report(out):
@@ -157,6 +262,35 @@ def folder_of(root, **counts):
             Image.fromarray(np.random.default_rng([n, i]).integers(0, 256, (8, 8, 3), np.uint8)).save(folder
                 / f"{i}.png")
     return root
+
+
+def nifti(path, voxels, code, order="<", slope=0.0, inter=0.0, offset=352):
+    "A NIfTI-1 file as the format's authors describe it, byte by byte."
+    header = struct.pack(f"{order}i36x8h14xhh2x8ff", 348, voxels.ndim, *voxels.shape, *[1] * (7 - voxels.ndim), code,
+                         8 * voxels.itemsize, *[1.0] * 8, offset)
+    header += struct.pack(f"{order}ff", slope, inter)
+    header = header.ljust(344, b"\0") + b"n+1\0"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    body = voxels.astype(voxels.dtype.newbyteorder(order)).tobytes(order="F")
+    (gzip.open if path.suffix == ".gz" else open)(path, "wb").write(header + bytes(offset - 348) + body)
+
+
+AS_USER = """
+import os, sys, tempfile
+from coursekit import images
+from coursekit.datasets import cifar10
+from coursekit.splits import image_folder
+from coursekit.files import CourseError, tidy
+from coursekit.workspace import setup
+user, umask, root, cache, home = sys.argv[1:]
+def settle(cache, runs):
+    os.environ.update(COURSEKIT_CACHE=cache, COURSEKIT_RUNS=runs)
+with tempfile.TemporaryDirectory() as room:  # what is imported late may be closed to the user
+    settle(room, room)
+    cifar10(setup("tiny")), image_folder(root, setup("tiny"), size=8)
+os.umask(int(umask, 8))
+os.setgroups([]), os.setgid(int(user)), os.setuid(int(user))
+"""
 
 
 @pytest.fixture

@@ -1,6 +1,5 @@
 "Ablations: the family of networks against what is known of it, runs that are trained once, and a grid that is killed."
 import json
-import math
 import os
 import signal
 import subprocess
@@ -26,7 +25,7 @@ from coursekit.ablate import (
     schedule,
     train_variant,
 )
-from coursekit.augment import affine_warp, color_jitter, random_affine, random_hflip
+from coursekit.augment import random_hflip
 from coursekit.baseline import vgg
 from coursekit.files import CourseError
 from coursekit.images import evenly_spaced
@@ -185,41 +184,7 @@ def test_a_network_that_cannot_be_built_is_a_sentence(arguments, says):
 
 # Augmentation and schedules
 
-def test_turn_is_exact_where_the_answer_is_known():
-    torch.manual_seed(0)
-    x, one, none = torch.rand(3, 3, 8, 8), torch.ones(3), torch.zeros(3)
-    torch.testing.assert_close(affine_warp(x, none, one, none), x)
-    torch.testing.assert_close(affine_warp(x, torch.full((3,), math.pi / 2), one, none), x.rot90(1, (2, 3)), atol=1e-5,
-                               rtol=0)
-    ramp = torch.linspace(-7 / 8, 7 / 8, 8).expand(1, 3, 8, 8)  # each pixel's x
-    torch.testing.assert_close(affine_warp(ramp, none[:1], 2 * one[:1], none[:1])[..., 1:-1, 1:-1],
-                               ramp[..., 1:-1, 1:-1] / 2, atol=1e-5, rtol=0)
-    slanted = affine_warp(ramp, none[:1], one[:1], 0.25 * one[:1])
-    torch.testing.assert_close(slanted[0, 0, 1:-1, 3], ramp[0, 0, 0, 3] + 0.25 * ramp[0, 0, 0, 1:-1], atol=1e-5, rtol=0)
-
-
-@pytest.mark.parametrize("name", ["flip", "shift", "rotation", "scaling", "affine", "color", "cutout", "mixup"])
-def test_an_augmentation_draws_for_each_image_from_torchs_random_numbers(name):
-    x, y = torch.rand(1, 3, 16, 16).repeat(64, 1, 1, 1), torch.zeros(64).long()
-    if name == "mixup":
-        x = torch.rand(64, 3, 16, 16)
-    f, = augmentations([name], 2)
-    torch.manual_seed(1)
-    first, labels = f(x, y)
-    torch.manual_seed(1)
-    again, _ = f(x, y)
-    assert torch.equal(first, again) and first.shape == x.shape and len(labels) == 64
-    assert len(first.unique(dim=0)) > (1 if name == "flip" else 20), "one draw for the whole batch"
-
-
-def test_amounts_stay_within_bounds():
-    torch.manual_seed(0)
-    x = torch.randn(500, 3, 8, 8)
-    torch.testing.assert_close(random_affine()(x, None)[0], x)
-    out, _ = color_jitter(0.3)(x, None)
-    centerd = lambda x: x - x.mean((2, 3), keepdim=True)
-    factor = (centerd(out).std((1, 2, 3)) / centerd(x).std((1, 2, 3)))
-    assert 0.69 < factor.min() < 0.75 and 1.25 < factor.max() < 1.31
+def test_an_augmentation_that_there_is_none_of_is_a_sentence():
     with pytest.raises(CourseError, match="no augmentation 'flop': choose from flip, shift"):
         augmentations(["flip", "flop"], 10)
 

@@ -1,13 +1,17 @@
-"Checkpoints: a plain loop that goes on, and what makes it another one."
+"Checkpoints: a plain loop that goes on, what makes it another one, and files that are torn or find no room."
+import subprocess
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+from conftest import cut_off, made, net, quiet
 from torch import nn
 
+from coursekit import checkpoints
 from coursekit.checkpoints import resumable, to_plain
 from coursekit.files import CourseError
+from coursekit.learner import learner, optimizer
 
 
 def parts_of(seed=0):
@@ -94,3 +98,48 @@ def test_parts_that_were_used_are_not_taken_for_new_ones(place, capsys):
         loop(place, stop=6, parts=parts)
     assert "been through a loop" not in capsys.readouterr().out
     assert len(loop(place, parts=parts)[1]) == 12 and "Make them anew, in the same cell" in capsys.readouterr().out
+
+
+# Those of a fit
+
+@pytest.mark.parametrize("harm", [lambda data: data[:len(data) // 2], lambda data: b"", lambda data: data[:1000] + b"x"
+                                  + data[1001:], lambda data: b"0" * 64 + data[64:]])
+def test_a_torn_checkpoint_of_a_fit_is_said_and_the_one_before_is_used(harm, place, capsys):
+    s, opt = made(), optimizer("SGD", momentum=0.9)
+    whole = quiet(learner(s, net(), place, bs=32, opt=opt), 3, 0.05)
+    subprocess.run(["rm", "-rf", str(place.runs / "fits")], check=True)
+    learn = learner(s, net(), place, bs=32, opt=opt)
+    cut_off(learn, 6, 3, 0.05)
+    slots = sorted(learn.checkpoints.local.glob("*.pt"), key=lambda p: p.stat().st_mtime_ns)
+    slots[-1].write_bytes(harm(slots[-1].read_bytes()))
+    again = quiet(learner(s, net(), place, bs=32, opt=opt), 3, 0.05)
+    said = capsys.readouterr().out
+    assert f"{slots[-1].name} can't be used" in said and "was cut off in epoch 1, batch 0: it goes on" in said
+    assert again.recorder.values == whole.recorder.values and all(map(torch.equal, again.model.parameters(),
+                                                                      whole.model.parameters()))
+
+
+def test_a_full_disk_is_a_warning_and_the_training_goes_on(place, monkeypatch):
+    learn = learner(made(), net(), place, bs=32)
+    write = checkpoints.write_checkpoint
+    def full(path, state):
+        if path.name in checkpoints.SLOTS:
+            raise CourseError("No space is left on the disk.")
+        write(path, state)
+    monkeypatch.setattr(checkpoints, "write_checkpoint", full)
+    with pytest.warns(UserWarning, match="checkpoint was not kept: No space is left"):
+        quiet(learn, 2, 0.01)
+    assert len(learn.recorder.values) == 2
+
+
+def test_a_new_machine_goes_on_from_the_runs_folder(place, monkeypatch, capsys):
+    monkeypatch.setattr(checkpoints, "COPY_EVERY", 0)
+    s, opt = made(), optimizer("SGD", momentum=0.9)
+    learn = learner(s, net(), place, bs=32, opt=opt)
+    cut_off(learn, 5, 3, 0.05)
+    subprocess.run(["rm", "-rf", str(place.local / "fits")], check=True)
+    again = quiet(learner(s, net(), place, bs=32, opt=opt), 3, 0.05)
+    assert "it goes on from there" in capsys.readouterr().out
+    whole = quiet(learner(s, net(), place, bs=32, opt=opt, fresh=True), 3, 0.05)
+    assert again.recorder.values == whole.recorder.values and all(map(torch.equal, again.model.parameters(),
+                                                                      whole.model.parameters()))

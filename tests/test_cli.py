@@ -12,6 +12,7 @@ from coursekit.course import run_notebooks
 from coursekit.files import CourseError
 from coursekit.notebook import parameter_defaults, read_notebook
 from coursekit.report import Limits
+from coursekit.workspace import sources
 
 
 def started(tmp_path):
@@ -216,3 +217,27 @@ def test_the_commands_and_the_import_is_light():
     code = "import sys, coursekit.cli; print({'torch', 'pandas', 'papermill', 'nbformat'} & set(sys.modules))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True,
                           check=True).stdout == "set()\n"
+
+
+def test_the_command_line(tmp_path, monkeypatch):
+    monkeypatch.setenv("COURSEKIT_DATA", str(tmp_path / "data"))
+    monkeypatch.setenv("COURSEKIT_CACHE", str(tmp_path / "cache"))
+    name, archive = "tiny Shakespeare", sources()["tiny Shakespeare"]["archives"][0]
+    listed = command("data", "list", "--task", "text")
+    assert listed.returncode == 0 and "tiny Shakespeare" in listed.stdout and "ImageNet" not in listed.stdout
+    wrong = command("data", "list", "--task", "cooking")
+    assert wrong.returncode == 2 and "There is no task 'cooking'" in wrong.stderr and "Traceback" not in wrong.stderr
+    assert "did you mean 'CIFAR-10'" in command("data", "fetch", "CIFAR10").stderr
+    assert "CelebA" in command("data", "list", "--task", "Faces").stdout
+    both = command("data", "fetch", name, "nonsense")
+    assert both.returncode == 2 and "no dataset 'nonsense'" in both.stderr \
+        and "fetched" not in both.stdout + both.stderr
+    none = command("data", "check")
+    assert none.returncode == 1 and "No dataset is here yet" in none.stdout
+    absent = command("data", "check", name)
+    assert absent.returncode == 1 and f"coursekit data fetch '{name}'" in absent.stdout
+    text = tmp_path / "data" / archive["file"]
+    text.parent.mkdir(parents=True)
+    text.write_bytes(b"short")
+    broken = command("data", "check")
+    assert broken.returncode == 1 and "has other bytes than the recorded ones" in broken.stdout

@@ -9,10 +9,11 @@ from pathlib import Path
 import nbformat
 import psutil
 import pytest
-from conftest import ROOT, command, report
+from conftest import ROOT, command, marked, report
 
 from coursekit import course
 from coursekit.course import _slots, run_notebooks
+from coursekit.execute import KERNEL_MARK
 from coursekit.files import CourseError
 from coursekit.machine import n_cores
 from coursekit.report import machine_info
@@ -292,3 +293,33 @@ def test_a_persons_own_page_is_not_written_over(make, tmp_path):
     done = command("run", make("a", "x = 1"), "--out", tmp_path / "out")
     assert done.returncode == 2 and "The run would write over" in done.stderr
     assert (tmp_path / "out" / "a.ipynb.html").read_text() == "<title>mine</title>"
+
+
+@pytest.mark.slow
+def test_many_notebooks_leave_no_files_open(make, tmp_path, monkeypatch):
+    me = psutil.Process()
+    run_notebooks([make("first", "x = 1")], out=tmp_path / "out")
+    before = me.num_fds() if hasattr(me, "num_fds") else me.num_handles()
+    run_notebooks([make(f"n{i}", "x = 1") for i in range(8)], out=tmp_path / "out")
+    after = me.num_fds() if hasattr(me, "num_fds") else me.num_handles()
+    assert after - before < 20
+
+
+def test_a_run_that_is_killed_leaves_a_report_of_what_was_finished(make, tmp_path, mark):
+    paths = [make("a", "x = 1"), make("slow", "import time\ntime.sleep(600)")]
+    run = subprocess.Popen([Path(sys.executable).with_name("coursekit"), "run", *paths, "--jobs", "1", "--out",
+                            tmp_path / "out"],
+                           env={**os.environ, KERNEL_MARK: mark}, stdout=subprocess.DEVNULL)
+    end = time.monotonic() + 60
+    while not (tmp_path / "out" / "report.json").exists() and time.monotonic() < end:
+        time.sleep(0.1)
+    run.send_signal(signal.SIGKILL)
+    run.wait()
+    assert {n: r["status"] for n, r in report(tmp_path / "out").items()} == {"a": "passed", "slow": "running"}
+    make("slow", "x = 2")
+    done = command("run", *paths, "--changed", "--out", tmp_path / "out")
+    assert done.returncode == 0 and "(kept: unchanged)" in done.stdout
+    assert report(tmp_path / "out")["slow"]["status"] == "passed"
+    end = time.monotonic() + 20
+    while marked(mark) and time.monotonic() < end:  # a kernel looks for its parent now and then
+        time.sleep(0.2)

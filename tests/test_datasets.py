@@ -1,38 +1,256 @@
-"""Each dataset in the layout that its authors give it, made here with few and small images; what stands in for it;
-and what is said of a broken one."""
+"""Each dataset in the layout that its authors give it, made here with few and small images; what is said of a broken
+one; and a cache that several users share."""
 import csv
-import gzip
 import hashlib
 import json
+import os
 import pickle
-import struct
+import shutil
 import tarfile
+import warnings
 import zipfile
 from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import folder_of
+from conftest import AS_USER, nifti
 from PIL import Image
 
-from coursekit.data import patch_features, ridge_classifier
+from coursekit.data import class_counts
 from coursekit.datasets import (
+    CIFAR10,
     HIPPOCAMPUS,
     IMAGENETTE,
     cifar10,
     cifar100,
-    dataset_folder,
     hippocampus,
     imagenette,
     omniglot,
     pets,
 )
 from coursekit.files import CourseError, files_below
-from coursekit.images import read_nifti, write_nifti
-from coursekit.splits import image_folder
+from coursekit.plots import contact_sheet
 from coursekit.workspace import setup, sources
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*unpack it again before you compare")  # the sets made here are small
+
+# CIFAR-10
+
+def test_folder_layout(real):
+    splits = cifar10(real)
+    assert splits.images.shape == (120, 32, 32, 3) and splits.images.dtype == np.uint8 and splits.classes == CIFAR10
+    assert (class_counts(splits)[["train", "valid", "test"]] == [9, 1, 2]).all().all()
+    i = splits.files.index("train/ship/ship_3.png")
+    assert (splits.images[i] == np.asarray(Image.open(real.data / "cifar10" / "train/ship/ship_3.png"))).all()
+    assert splits.labels[i] == CIFAR10.index("ship") and not splits.stand_in
+
+
+def as_batches(folder, out):
+    "Write a folder layout as the author's pickled batches."
+    out.mkdir()
+    rows = {"train": [], "test": []}
+    for path in sorted(folder.rglob("*.png")):
+        rows[path.parts[-3]].append((path.name.encode(), CIFAR10.index(path.parts[-2]),
+                                     np.asarray(Image.open(path)).transpose(2, 0, 1).ravel()))
+    np.random.default_rng(1).shuffle(rows["train"])
+    for i in range(5):
+        dump(rows["train"][i::5], out / f"data_batch_{i + 1}")
+    dump(rows["test"], out / "test_batch")
+
+
+def dump(rows, path):
+    names, labels, pixels = zip(*rows)
+    path.write_bytes(pickle.dumps({b"filenames": list(names), b"labels": [int(n) for n in labels],
+                                   b"data": np.stack(pixels).astype(np.uint8)}, protocol=2))
+
+
+def test_batches_give_the_same_as_the_folders(real, tmp_path, monkeypatch):
+    monkeypatch.setenv("COURSEKIT_CACHE", str(tmp_path / "cache"))
+    other = tmp_path / "batches"
+    other.mkdir()
+    as_batches(real.data / "cifar10", other / "cifar-10-batches-py")
+    ws = setup("quick", data=other)
+    a, b = cifar10(real), cifar10(ws)
+    assert a.fingerprint == b.fingerprint and (a.images == b.images).all() and (a.valid == b.valid).all()
+    assert cifar10(ws).fingerprint == a.fingerprint
+
+
+@pytest.mark.parametrize("harm", [lambda p: dump([(b"a.png", 10, np.zeros(3072))], p),
+                                  lambda p: p.write_bytes(pickle.dumps([1])),
+                                  lambda p: p.write_bytes(p.read_bytes()[:1000]), lambda p: p.unlink(),
+                                  lambda p: p.write_bytes(pickle.dumps(os.system))])
+def test_a_bad_batch_is_a_sentence(real, tmp_path, monkeypatch, harm):
+    monkeypatch.setenv("COURSEKIT_CACHE", str(tmp_path / "cache"))
+    as_batches(real.data / "cifar10", tmp_path / "cifar-10-batches-py")
+    harm(tmp_path / "cifar-10-batches-py" / "data_batch_3")
+    with pytest.raises(CourseError, match="data_batch_3 is not a whole CIFAR-10 batch|lacks data_batch_3"):
+        cifar10(setup("quick", data=tmp_path))
+    assert not list(tmp_path.glob("cache/unpacked/*"))
+
+
+def test_a_batch_cannot_write_elsewhere_and_other_batches_are_other_images(real, tmp_path, monkeypatch):
+    monkeypatch.setenv("COURSEKIT_CACHE", str(tmp_path / "cache"))
+    for where in "a", "b":
+        (tmp_path / where).mkdir()
+        as_batches(real.data / "cifar10", tmp_path / where / "cifar-10-batches-py")
+    rows = [(b"../../../../../escaped.png", 0, np.full(3072, 7)), (b"../x.png", 0, np.full(3072, 8)),
+            (b"x.png", 0, np.full(3072, 9))]
+    dump(rows, tmp_path / "b" / "cifar-10-batches-py" / "test_batch")
+    first = cifar10(setup("quick", data=tmp_path / "a"))
+    with pytest.raises(CourseError, match="missing or unknown: automobile, bird"):
+        cifar10(setup("quick", data=tmp_path / "b"))
+    assert not list(tmp_path.rglob("../escaped.png")) \
+        and len(list(tmp_path.glob("cache/unpacked/*/test/airplane/*x.png"))) == 2
+    assert cifar10(setup("quick", data=tmp_path / "a")).fingerprint == first.fingerprint
+
+
+def test_a_missing_class_is_named(real):
+    shutil.rmtree(real.data / "cifar10" / "train" / "bird")
+    with pytest.raises(CourseError, match="missing or unknown: bird"):
+        cifar10(real)
+
+
+def test_an_empty_class_is_named(real):
+    for f in (real.data / "cifar10" / "train" / "bird").iterdir():
+        f.write_text("not an image")
+    for f in (real.data / "cifar10" / "test" / "bird").iterdir():
+        f.write_text("not an image")
+    with pytest.warns(UserWarning, match="12 of 120 files"), pytest.raises(CourseError,
+                                                                           match="no readable image of 1 of its 10 "
+                                                                                 "classes .bird."):
+        cifar10(real)
+
+
+def test_a_missing_part_is_named(real):
+    shutil.rmtree(real.data / "cifar10" / "test")
+    with pytest.raises(CourseError, match="no folder 'test'"):
+        cifar10(real)
+
+
+def test_files_that_are_no_images_are_named_and_counted(real):
+    folder = real.data / "cifar10" / "train" / "dog"
+    (folder / "dog_1.png").write_text("<html>")
+    (folder / "dog_2.png").write_bytes((folder / "dog_3.png").read_bytes()[:200])
+    (folder / ".DS_Store").write_text("hidden files are no concern")
+    with pytest.warns(UserWarning, match="2 of 120 files .* left out: train/dog/dog_1.png, train/dog/dog_2.png"):
+        splits = cifar10(real)
+    assert len(splits.images) == 118 and "train/dog/dog_1.png" not in splits.files
+    assert splits.labels[splits.files.index("train/dog/dog_3.png")] == CIFAR10.index("dog")
+    assert all(splits.files[i].startswith("test/") for i in splits.test) and len(splits.test) == 20
+    with pytest.warns(UserWarning, match="2 of 120"):  # from the cache it is said again
+        cifar10(real)
+
+
+def test_no_data_and_no_host_is_a_sentence_at_quick_and_a_stand_in_at_tiny(ws, tmp_path, monkeypatch):
+    nowhere = {**sources()["CIFAR-10"],
+               "archives": [{**sources()["CIFAR-10"]["archives"][0], "urls": ["http://127.0.0.1:9/a.tar.gz"]}]}
+    monkeypatch.setitem(sources(), "CIFAR-10", nowhere)
+    with pytest.raises(CourseError, match="could not be fetched: 127.0.0.1:9 fails .* save it as .*. Scale 'tiny' runs "
+                                          "on a stand-in."):
+        cifar10(setup("quick", data=tmp_path))
+    splits = cifar10(ws)
+    assert "stand-in" in splits.title and "stand-in" in repr(splits) \
+        and "stand-in" in contact_sheet(splits)._suptitle.get_text()
+
+
+def test_what_is_not_there_is_fetched_at_quick(real, tmp_path, monkeypatch):
+    monkeypatch.setenv("COURSEKIT_CACHE", str(tmp_path / "cache"))
+    as_batches(real.data / "cifar10", tmp_path / "cifar-10-batches-py")
+    archive = shutil.make_archive(tmp_path / "a", "gztar", tmp_path, "cifar-10-batches-py")
+    about = {"file": "a.tar.gz", "bytes": os.path.getsize(archive),
+             "hash": "sha256:" + hashlib.sha256(Path(archive).read_bytes()).hexdigest(),
+             "urls": [Path(archive).as_uri()]}
+    monkeypatch.setitem(sources(), "CIFAR-10", {**sources()["CIFAR-10"], "archives": [about]})
+    (tmp_path / "empty").mkdir()
+    splits = cifar10(setup("quick", data=tmp_path / "empty"))
+    assert splits.fingerprint == cifar10(real).fingerprint and not splits.stand_in
+
+
+def test_tiny_takes_a_slice_of_the_real_data_where_it_is(real):
+    splits = cifar10(setup("tiny", data=real.data), per_class=5)
+    assert (class_counts(splits).total == 6).all() and not splits.stand_in
+
+
+def test_an_incomplete_cifar10_is_said(real):
+    with pytest.warns(UserWarning, match="holds 120 files that can be read and CIFAR-10 has 60,000 images"):
+        cifar10(real)
+
+
+# Pets
+
+@pytest.fixture
+def drawn(ws, tmp_path):
+    "A copy of the drawn pets as a user's own data, to be harmed."
+    pets(ws, size=32)
+    shutil.copytree(ws.local / "stand-ins" / "oxford-iiit-pet", tmp_path / "mine" / "oxford-iiit-pet",
+                    ignore=shutil.ignore_patterns(".stand-in"))
+    return setup("quick", data=tmp_path / "mine")
+
+
+def test_pets_keep_their_aspect(drawn):
+    splits = pets(drawn, size=40)
+    assert {min(im.shape[:2]) for im in splits.images} == {40} and len({im.shape for im in splits.images}) > 3
+    assert len(splits.classes) == 37 and splits.classes[0] == "Abyssinian" and not splits.stand_in
+    assert len(splits.test) == 37 * 3 and all("_3." in splits.files[i] or "_6." in splits.files[i]
+                                              or "_9." in splits.files[i] for i in splits.test)
+
+
+def test_species(drawn):
+    splits = pets(drawn, size=32, target="species")
+    assert splits.classes == ["cat", "dog"]
+    assert all((splits.labels[i] == 0) == f.split("/")[1][0].isupper() for i, f in enumerate(splits.files))
+    with pytest.raises(CourseError, match="'breed' .* or 'species'"):
+        pets(drawn, target="color")
+
+
+@pytest.mark.parametrize("line", ["Abyssinian_1 one 1 1", "Abyssinian_1", "Abyssinian_1 38 1 1", "Abyssinian_1 1 3 1"])
+def test_an_annotation_line_that_does_not_parse(drawn, line):
+    path = drawn.data / "oxford-iiit-pet" / "annotations" / "trainval.txt"
+    path.write_text("# a comment\n" + line + "\n" + path.read_text())
+    with pytest.raises(CourseError, match="trainval.txt, line 2: '" + line):
+        pets(drawn)
+
+
+def test_missing_pets_are_named_and_counted(drawn):
+    for name in "Bengal_1", "pug_2":
+        (drawn.data / "oxford-iiit-pet" / "images" / f"{name}.jpg").unlink()
+    with pytest.raises(CourseError, match="2 of the 333 images .*images/Bengal_1.jpg, images/pug_2.jpg"):
+        pets(drawn)
+
+
+def test_an_image_in_both_lists(drawn):
+    folder = drawn.data / "oxford-iiit-pet" / "annotations"
+    (folder / "test.txt").write_text((folder / "test.txt").read_text() + "Bengal_1 6 1 1\n")
+    with pytest.raises(CourseError, match="1 images are listed twice .* the first 'images/Bengal_1.jpg'"):
+        pets(drawn)
+
+
+def test_the_split_is_the_same_at_every_size(drawn):
+    small, large = pets(drawn, size=32), pets(drawn, size=48)
+    assert (small.valid == large.valid).all() and small.fingerprint != large.fingerprint
+
+
+def test_a_missing_breed_and_a_missing_list(drawn):
+    folder = drawn.data / "oxford-iiit-pet" / "annotations"
+    for part in "trainval", "test":
+        lines = (folder / f"{part}.txt").read_text().splitlines()
+        (folder / f"{part}.txt").write_text("\n".join(line for line in lines if not line.startswith("Bengal")))
+    with pytest.raises(CourseError, match="36 of 37 breeds; missing: 6"):
+        pets(drawn)
+    (folder / "test.txt").unlink()
+    with pytest.raises(CourseError, match="test.txt is missing"):
+        pets(drawn)
+
+
+def test_content_decides_and_not_the_name(drawn):
+    path = drawn.data / "oxford-iiit-pet" / "images" / "Bengal_1.jpg"
+    Image.open(path).convert("RGBA").save(path, "png")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        splits = pets(drawn, size=32)
+    assert splits.images[splits.files.index("images/Bengal_1.jpg")].shape[2] == 3
+
+
 FINE, COARSE = [f"class_{i:02d}" for i in range(100)], [f"group_{i:02d}" for i in range(20)]
 
 
@@ -208,51 +426,7 @@ def test_an_omniglot_with_one_archive(characters, tmp_path):
         omniglot(setup("quick", data=tmp_path / "mine"))
 
 
-# The hippocampus, and volumes
-
-def nifti(path, voxels, code, order="<", slope=0.0, inter=0.0, offset=352):
-    "A NIfTI-1 file as the format's authors describe it, byte by byte."
-    header = struct.pack(f"{order}i36x8h14xhh2x8ff", 348, voxels.ndim, *voxels.shape, *[1] * (7 - voxels.ndim), code,
-                         8 * voxels.itemsize, *[1.0] * 8, offset)
-    header += struct.pack(f"{order}ff", slope, inter)
-    header = header.ljust(344, b"\0") + b"n+1\0"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    body = voxels.astype(voxels.dtype.newbyteorder(order)).tobytes(order="F")
-    (gzip.open if path.suffix == ".gz" else open)(path, "wb").write(header + bytes(offset - 348) + body)
-
-
-@pytest.mark.parametrize("kind, code", [("u1", 2), ("i2", 4), ("i4", 8), ("f4", 16), ("f8", 64), ("i1", 256),
-                                        ("u2", 512)])
-@pytest.mark.parametrize("order, name, offset", [("<", "a.nii.gz", 352), (">", "a.nii.gz", 352), ("<", "a.nii", 400)])
-def test_a_volume_of_any_type(tmp_path, kind, code, order, name, offset):
-    voxels = np.arange(60).reshape(3, 4, 5).astype(kind)
-    nifti(tmp_path / name, voxels, code, order, offset=offset)
-    assert (read_nifti(tmp_path / name) == voxels).all()
-    nifti(tmp_path / name, voxels, code, order, slope=2.0, inter=-3.0, offset=offset)
-    assert (read_nifti(tmp_path / name) == 2 * voxels.astype(float) - 3).all()
-
-
-def test_a_volume_that_was_written_is_read_and_has_the_same_bytes(tmp_path):
-    voxels = np.random.default_rng(0).normal(size=(3, 4, 5)).astype(np.float32)
-    for name in "a.nii.gz", "b.nii.gz":
-        write_nifti(voxels, tmp_path / name)
-    assert (read_nifti(tmp_path / "a.nii.gz") == voxels).all()
-    data = gzip.decompress((tmp_path / "a.nii.gz").read_bytes())
-    assert data == gzip.decompress((tmp_path / "b.nii.gz").read_bytes()) and struct.unpack_from("<i", data)[0] == 348 \
-        and data[344:348] == b"n+1\0"
-
-
-@pytest.mark.parametrize("harm", [lambda p: p.write_bytes(b""), lambda p: p.write_bytes(b"<html>"),
-                                  lambda p: p.write_bytes(p.read_bytes()[:-30]), lambda p: p.unlink(),
-                                  lambda p: p.write_bytes(gzip.compress(bytes(400))),
-                                  lambda p: p.write_bytes(gzip.compress(gzip.decompress(p.read_bytes())[:-8]))])
-def test_a_broken_volume_is_a_sentence(tmp_path, harm):
-    path = tmp_path / "a.nii.gz"
-    write_nifti(np.zeros((3, 4, 5), np.uint8), path)
-    harm(path)
-    with pytest.raises(CourseError, match="a.nii.gz can't be read as a NIfTI volume .*unpack the archive again"):
-        read_nifti(path)
-
+# The hippocampus
 
 SHAPES = [(30 + i, 40 + 2 * i, 6 + i % 3) for i in range(9)] + [(70, 20, 5)]
 
@@ -313,52 +487,38 @@ def test_a_broken_decathlon_is_a_sentence(volumes, harm, says):
         hippocampus(setup("quick", data=volumes.parent))
 
 
-# Stand-ins
+# A cache that a class shares
 
-LOAD = {"CIFAR-10": cifar10, "CIFAR-100": cifar100, "Oxford-IIIT Pet": pets, "Imagenette": imagenette,
-        "Omniglot": omniglot, "Medical Decathlon": hippocampus}
-
-
-@pytest.mark.parametrize("name", LOAD)
-def test_a_stand_in_says_so_and_is_the_same_everywhere(name, ws, tmp_path, monkeypatch):
-    splits = LOAD[name](ws)
-    assert splits.title.startswith(f"stand-in for {name}") and splits.stand_in \
-        and all(len(getattr(splits, p)) for p in splits.parts)
-    files = [f for f in files_below(dataset_folder(ws, name))]
-    assert sum(Path(dataset_folder(ws, name) / f).stat().st_size for f in files) < 8e6
-    monkeypatch.setenv("COURSEKIT_CACHE", str(tmp_path / "another"))
-    again = LOAD[name](setup("tiny"))
-    assert again.fingerprint == splits.fingerprint and (again.test == splits.test).all()
+SHARE = AS_USER + """
+settle(cache, home + "/runs")
+decoded, decode_all = [], images._decode_all
+images._decode_all = lambda *a: decoded.append(1) or decode_all(*a)
+ws = setup("tiny")
+cifar10(ws)
+splits = image_folder(root, ws, size=8)
+print(len(decoded), ws.local.name, splits.images[0][0, 0].tolist(), flush=True)
+"""
 
 
-@pytest.mark.parametrize("name", LOAD)
-def test_no_data_and_no_host_is_a_sentence(name, tmp_path, monkeypatch):
-    entry = sources()[name]
-    monkeypatch.setitem(sources(), name,
-                        {**entry, "archives": [{**a, "urls": ["http://127.0.0.1:9/x"]} for a in entry["archives"]]})
-    with pytest.raises(CourseError, match="Scale 'tiny' runs on a stand-in."):
-        LOAD[name](setup("quick", data=tmp_path / "empty"))
+@pytest.mark.slow
+@pytest.mark.parametrize("umask, owner, expected", [("022", 0, [2, 1]), ("077", 0, [2, 2]), ("022", 4001, [2, 1])])
+def test_several_users_of_one_cache(users, umask, owner, expected):
+    """Each decodes the stand-in, which is each user's own; the pictures are decoded once where the umask lets others
+    read."""
+    as_user, cache = users
+    os.chown(cache, owner, -1)
+    got = [as_user(SHARE, user, umask).split(" ", 2) for user in (4001, 4002)]
+    assert [int(n) for n, _, _ in got] == expected and len({pixel for _, _, pixel in got}) == 1
+    assert [name for _, name, _ in got] == ["cache" if owner == 4001 else "user-4001", "user-4002"]
+    assert {p.stat().st_uid for p in cache.glob("user-4002/**/*")} == {4002}
 
 
-@pytest.mark.parametrize("share", [1, 5, 25, 50])
-def test_a_stand_in_has_as_many_wrong_labels_as_it_says(ws, share):
-    clean, noisy = imagenette(ws, per_class=(24, 8)), imagenette(ws, noisy=share, per_class=(24, 8))
-    labeled = np.concatenate([clean.train, clean.valid])
-    assert (clean.labels != noisy.labels)[labeled].sum() == round(share * 240 / 100) \
-        and noisy.title == f"stand-in for Imagenette with {share} % wrong labels (drawn shapes)"
-
-
-@pytest.mark.parametrize("load, at_least", [(cifar100, 0.5), (lambda ws: cifar100(ws, coarse=True), 0.6),
-                                            (imagenette, 0.5)], ids=["fine", "coarse", "shapes"])
-def test_a_stand_in_can_be_learned(ws, load, at_least):
-    splits = load(ws)
-    x, idx = patch_features(splits.images), np.concatenate([splits.train, splits.valid])
-    assert ridge_classifier().fit(x[idx], splits.labels[idx]).score(x[splits.test],
-                                                                    splits.labels[splits.test]) > at_least
-
-
-def test_pictures_taken_from_a_stand_in_are_still_one(ws, tmp_path):
-    folder = dataset_folder(ws, "CIFAR-10")
-    own = image_folder(folder / "train", ws, size=None)
-    assert own.title == "stand-in for train (scikit-learn's digits)" \
-        and not image_folder(folder_of(tmp_path / "mine", cat=4, dog=4), ws, size=8).stand_in
+def test_what_a_killed_user_left_is_not_in_the_way(users):
+    "Folders and files of the first, closed, in each place that the second needs."
+    as_user, cache = users
+    os.chown(cache, 4001, -1)
+    for name in "arrays", "stand-ins", "data", "unpacked", "fits":
+        (cache / name).mkdir(mode=0o700)
+        (cache / name / ".half.part").touch(mode=0o600)
+        os.chown(cache / name, 4001, 4001)
+    assert as_user(SHARE, 4002).startswith("2 user-4002")

@@ -1,4 +1,4 @@
-"What decides how a function behaves: whatever it reads counts, and what can't be told is said."
+"What decides how a function behaves, and so what a fit is: whatever it reads counts, and what can't be told is said."
 import enum
 import functools
 import importlib
@@ -6,8 +6,9 @@ import os
 import subprocess
 import sys
 import threading
-from collections import deque
+from collections import defaultdict, deque
 from dataclasses import dataclass
+from functools import partial, wraps
 from types import SimpleNamespace
 
 import numpy as np
@@ -15,12 +16,19 @@ import pandas as pd
 import pytest
 import torch
 import torch.nn.functional as F
+from conftest import made, net, quiet
+from fastai.callback.core import Callback
+from fastai.callback.mixup import MixUp
+from fastai.learner import Metric
+from fastai.metrics import F1Score
+from fastai.optimizer import Adam, Lamb, OptimWrapper
 from torch import nn
 from torchvision.transforms import v2
 
 from coursekit import describe as module
 from coursekit.augment import random_hflip, random_translate
 from coursekit.describe import describe
+from coursekit.learner import learner
 
 
 def key(x):
@@ -345,3 +353,194 @@ def test_what_a_function_only_notes_is_not_read():
     space["loss"](3)
     assert space["last"] == 3 and len(space["notes"]) == 2 and describe(it=space["loss"]) == before \
         and not before.unknown
+
+
+# What a fit reads
+
+@pytest.mark.parametrize("one, other", [
+    (partial(torch.nn.functional.cross_entropy, label_smoothing=0.1),
+     partial(torch.nn.functional.cross_entropy, label_smoothing=0.6)),
+    (lambda x, y: torch.nn.functional.cross_entropy(x, y), lambda x, y: torch.nn.functional.multi_margin_loss(x, y)),
+    (torch.nn.functional.cross_entropy, torch.nn.functional.multi_margin_loss),
+    (nn.CrossEntropyLoss(), nn.CrossEntropyLoss(weight=torch.tensor([1., 2., 3.]))),
+], ids=["partial", "lambda", "function", "module"])
+def test_another_loss_is_another_fit(one, other, place, capsys):
+    for k, loss in enumerate((one, other, one)):
+        quiet(learner(made(), net(), place, bs=32, loss_func=loss), 1, 0.01)
+        assert ("nothing is trained" in capsys.readouterr().out) == (k == 2)
+
+
+def test_an_edited_augmentation_metric_or_callback_is_another_fit(place, capsys):
+    def with_code(code):
+        space = {"__name__": "lesson", "torch": torch, "Callback": Callback}
+        exec(code, space)
+        return {k: space[k] for k in ("augment", "metric", "cb")}
+    plain = """
+def inner(x): return x.sin()
+def augment(xb, yb): return inner(xb), yb
+def metric(preds, y): return (preds.argmax(1) == y).float().mean()
+class cb(Callback):
+    def before_batch(self): self.learn.xb = (self.xb[0] * 1.0,)
+"""
+    edits = [("", ""), ("sin", "cos"), (".mean()", ".sum()"), ("1.0", "0.5"), ("before_batch", "after_batch"), ("", "")]
+    for k, (a, b) in enumerate(edits):
+        made_of = with_code(plain.replace(a, b) if a else plain)
+        quiet(learner(made(), net(), place, bs=32, augment=[made_of["augment"]], metrics=[made_of["metric"]],
+                      cbs=[made_of["cb"]()]), 1, 0.01)
+        assert ("nothing is trained" in capsys.readouterr().out) == (k == 5), (a, b)
+
+
+SMOOTH = {"by": [0.1]}
+
+
+class Scaled(Callback):
+    "Keeps what it is given under a name of its own."
+    def __init__(self, factor):
+        self.by = {"factor": factor}
+
+    def before_batch(self):
+        self.learn.xb = (self.xb[0] * self.by["factor"],)
+
+
+class Twice(nn.Module):
+    "A layer that reads a global of its file."
+    def forward(self, x):
+        return x * SMOOTH["by"][0]
+
+
+class OwnSGD(torch.optim.SGD):
+    decay = 1.
+
+    def step(self, closure=None):
+        for group in self.param_groups:
+            group["lr"] *= self.decay
+        return super().step(closure)
+
+
+def smoothed(preds, y):
+    return torch.nn.functional.cross_entropy(preds, y, label_smoothing=SMOOTH["by"][0])
+
+
+def wrapped(f):
+    @wraps(f)
+    def inner(*args):
+        return f(*args)
+    return inner
+
+
+def to_change(monkeypatch):
+    "Something that a fit reads, deep inside, and how a student changes it."
+    change = lambda: monkeypatch.setitem(SMOOTH, "by", [0.6])
+    return {
+        "a dict that a loss reads": ({"loss_func": smoothed}, change),
+        "a wrapped loss": ({"loss_func": wrapped(smoothed)}, change),
+        "a partial of a method": ({"loss_func": partial(Losses().loss, 1)}, change),
+        "a metric": ({"metrics": [smoothed]}, change),
+        "a callback's own attribute": (lambda k: {"cbs": Scaled(0.5 + k)}, None),
+        "a layer without weights": (lambda k: {}, change),
+        "a list of augmentations in an object": (lambda k: {"augment": [OneAfterAnother([v2.Identity(),
+            v2.GaussianNoise(sigma=0.1 + k)])]}, None),
+            "an optimizer's class": ({"opt": partial(OptimWrapper, opt=OwnSGD)},
+                                     lambda: monkeypatch.setattr(OwnSGD, "decay", 0.5)),
+        "fastai's optimizers": (lambda k: {"opt": (ranger, Lamb)[k]}, None),
+        "an argument of fastai's metric": (lambda k: {"metrics": [F1Score(average=("macro", "micro")[k])]}, None),
+        "fastai's callback": (lambda k: {"cbs": MixUp((0.1, 0.9)[k])}, None),
+        "a callback that keeps its own state": (lambda k: {"cbs": Own(0.5 + k)}, None),
+        "what stands for a missing key": (lambda k: {"loss_func": partial(weighed, defaultdict(lambda: 1. + k))}, None),
+        "a dict with attributes": (lambda k: {"loss_func": partial(weighed, Attributes(w=1. + k))}, None),
+        "a metric's own attribute": (lambda k: {"metrics": [Threshold(0.1 + 0.8 * k)]}, None),
+        "a share that is drawn": ({"augment": [drawn]}, change),
+    }
+
+
+class Own(Scaled):
+    "Says itself what its state is."
+    def __init__(self, strength):
+        self.by = {"factor": strength}
+
+    def state_dict(self):
+        return {}
+
+    def load_state_dict(self, state):
+        pass
+
+
+class Attributes(dict):
+    __getattr__ = dict.get
+
+
+class Threshold(Metric):
+    "The share of sure answers."
+    def __init__(self, least):
+        self.by = least
+
+    def reset(self):
+        self.sure = []
+
+    def accumulate(self, learn):
+        self.sure += (learn.pred.softmax(1).amax(1) > self.by).float().tolist()
+
+    value = property(lambda self: sum(self.sure) / len(self.sure))
+
+
+def weighed(weights, preds, y):
+    return torch.nn.functional.cross_entropy(preds, y) * (weights.w if isinstance(weights, Attributes)
+                                                          else weights["w"])
+
+
+class OneAfterAnother:
+    def __init__(self, steps):
+        self.steps = steps
+
+    def __call__(self, xb, yb):
+        for step in self.steps:
+            xb = step(xb)
+        return xb, yb
+
+
+class Losses:
+    def loss(self, weight, preds, y):
+        return weight * smoothed(preds, y)
+
+
+def ranger(params, lr, **kwargs):
+    return Adam(params, lr, **kwargs)
+
+
+def drawn(xb, yb):
+    return torch.where(torch.rand_like(xb) < SMOOTH["by"][-1], 0., xb), yb
+
+
+@pytest.mark.parametrize("what", ["a dict that a loss reads", "a wrapped loss", "a partial of a method", "a metric",
+                                  "a callback's own attribute", "a layer without weights",
+                                  "a list of augmentations in an object",
+                                  "an optimizer's class", "fastai's optimizers", "a share that is drawn",
+                                  "an argument of fastai's metric", "fastai's callback", "a callback that keeps its "
+                                                                                         "own state",
+                                  "what stands for a missing key", "a dict with attributes",
+                                  "a metric's own attribute"])
+def test_what_a_fit_reads_deep_inside_makes_it_another(what, place, capsys, monkeypatch):
+    settings, change = to_change(monkeypatch)[what]
+    def run(k, fresh=False):
+        model = nn.Sequential(*net(), Twice()) if "layer" in what else net()
+        kwargs = settings(k) if callable(settings) else settings
+        return quiet(learner(made(), model, place, bs=32, fresh=fresh, **kwargs), 1, 0.01).epochs[-1]
+    before, again = run(0), run(0)
+    assert "finished before" in capsys.readouterr().out and before == again, "the same is the same"
+    change and change()
+    after = run(1)
+    assert "finished before" not in capsys.readouterr().out and after == run(1, fresh=True) != before
+
+
+def test_a_fit_that_cannot_be_described_trains_anew_and_says_why_once(place, tmp_path, capsys):
+    log = open(tmp_path / "log.txt", "w")
+    def noted(preds, y):
+        log.write(".")
+        return smoothed(preds, y)
+    for _ in range(2):
+        with pytest.warns(UserWarning, match=r"trains anew, whatever was kept: .*noted reads log.write "
+                                             r"\(TextIOWrapper.* can't be described") as said:
+            quiet(learner(made(), net(), place, bs=32, loss_func=noted), 1, 0.01)
+        assert len([w for w in said if "trains anew" in str(w.message)]) == 1
+    assert "finished before" not in capsys.readouterr().out and len(list(place.runs.glob("fits/*/final.pt"))) == 1, \
+        "it takes the place of the one before"

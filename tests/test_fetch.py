@@ -1,4 +1,5 @@
-"Downloads from hosts that are dead, wrong, slow or cut off, kills half-way, and archives that mean harm."
+"""Downloads from hosts that are dead, wrong, slow or cut off, and kills half-way; and the catalogue: every name of the
+course briefs, each fact with its source, one page of links, and what can really be loaded."""
 import codecs
 import contextlib
 import hashlib
@@ -17,18 +18,20 @@ import tempfile
 import threading
 import time
 import traceback
-import zipfile
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from conftest import command
+from conftest import ROOT
 
 from coursekit import fetch as fetching
-from coursekit.fetch import check_datasets, fetch, present
-from coursekit.files import CourseError, unpack
+from coursekit.fetch import catalogue, check_datasets, fetch, present
+from coursekit.files import CourseError
 from coursekit.workspace import sources
+
+sys.path.insert(0, str(ROOT / "tools"))
+from data_links import links
 
 CONTENT = {f"set/{i % 7}/{i}.bin": np.random.default_rng(i).bytes(3000) for i in range(400)}
 
@@ -483,132 +486,6 @@ def test_two_notebooks_fetch_it_once(host, place):
     assert_right(place.local / "data" / "set")
 
 
-# Archives that mean harm, and archives that are none
-
-def tar_of(path, *members):
-    with tarfile.open(path, "w:gz") as t:
-        for m in members:
-            t.addfile(m, io.BytesIO(b"x" * m.size) if m.isfile() else None)
-
-
-def member(name, **facts):
-    info = tarfile.TarInfo(name)
-    for k, v in {"size": 1, **facts}.items():
-        setattr(info, k, v)
-    return info
-
-
-HARM = {"up": member("../escaped"), "deep": member("a/../../escaped"), "absolute": member("/tmp/escaped"),
-        "symlink": member("a", type=tarfile.SYMTYPE, linkname="/etc/passwd", size=0),
-        "hardlink": member("a", type=tarfile.LNKTYPE, linkname="fine", size=0),
-        "device": member("a", type=tarfile.CHRTYPE, size=0), "backslash": member("..\\escaped"),
-        "drive": member("C:/escaped")}
-
-
-@pytest.mark.parametrize("harm", HARM)
-def test_a_tar_that_would_leave_its_folder_is_refused(harm, tmp_path):
-    tar_of(tmp_path / "a.tgz", member("fine"), HARM[harm])
-    with pytest.raises(CourseError, match="lies outside its folder|is a link or a device"):
-        unpack([tmp_path / "a.tgz"], tmp_path / "room" / "out")
-    assert not list((tmp_path / "room").iterdir()) and not (tmp_path / "escaped").exists()
-
-
-@pytest.mark.parametrize("name, link", [("../escaped", False), ("/tmp/escaped", False), ("a", True)])
-def test_a_zip_that_would_leave_its_folder_is_refused(name, link, tmp_path):
-    info = zipfile.ZipInfo(name)
-    info.external_attr = (0o120777 if link else 0o100644) << 16
-    with zipfile.ZipFile(tmp_path / "a.zip", "w") as z:
-        z.writestr("fine", "fine")
-        z.writestr(info, "/etc/passwd")
-    with pytest.raises(CourseError, match="lies outside its folder|is a link or a device"):
-        unpack([tmp_path / "a.zip"], tmp_path / "room" / "out")
-    assert not list((tmp_path / "room").iterdir()) and not (tmp_path / "escaped").exists()
-
-
-@pytest.mark.parametrize("data", [b"", b"<html>", ARCHIVE[:N // 2], ARCHIVE[:-8] + bytes(8), b"PK\x03\x04" + bytes(50)])
-def test_what_is_no_whole_archive_is_a_sentence(data, tmp_path):
-    (tmp_path / "a.tgz").write_bytes(data)
-    with pytest.raises(CourseError, match="a.tgz can't be unpacked .*a whole zip or tar file is expected"):
-        unpack([tmp_path / "a.tgz"], tmp_path / "room" / "out")
-    assert not list((tmp_path / "room").iterdir())
-
-
-def test_a_folder_is_never_unpacked_over(tmp_path):
-    (tmp_path / "out").mkdir()
-    (tmp_path / "out" / "mine.txt").touch()
-    with pytest.raises(CourseError, match="is there already"):
-        unpack([], tmp_path / "out")
-
-
-def test_files_beside_the_folder_of_the_same_name_are_kept(tmp_path):
-    with zipfile.ZipFile(tmp_path / "a.zip", "w") as z:
-        z.writestr("out/1.txt", "1")
-        z.writestr("labels.csv", "x")
-    assert {p.relative_to(tmp_path / "out").as_posix() for p in unpack([tmp_path / "a.zip"],
-                                                                       tmp_path / "out").rglob("*")} >= {"out/1.txt",
-                                                                           "labels.csv"}
-
-
-def test_an_archive_that_is_not_there(tmp_path):
-    with pytest.raises(CourseError, match="no archive .*a.zip"):
-        unpack([tmp_path / "a.zip"], tmp_path / "out")
-
-
-WINDOWS = {r"set\cats\1.jpg": b"1", r"set\cats\2.jpg": b"2", "set/dogs\\3.jpg": b"3", "set/4.jpg": b"4"}
-
-
-@pytest.mark.parametrize("kind", ["zip", "tar"])
-def test_backslashes_are_folders(tmp_path, kind):
-    archive = tmp_path / f"a.{kind}"
-    with zipfile.ZipFile(archive, "w") if kind == "zip" else tarfile.open(archive, "w") as a:
-        if kind == "zip":
-            a.writestr("set\\cats\\", b"")  # a folder has an entry of its own
-        for name, data in WINDOWS.items():
-            a.writestr(name, data) if kind == "zip" else a.addfile(member(name), io.BytesIO(data))
-    out = unpack([archive], tmp_path / "set")
-    assert {p.relative_to(out).as_posix(): p.read_bytes() for p in out.rglob("*.jpg")} == {"cats/1.jpg": b"1",
-        "cats/2.jpg": b"2", "dogs/3.jpg": b"3", "4.jpg": b"4"}
-
-
-@pytest.mark.parametrize("names, says", [([r"..\out.txt"], "lies outside"), ([r"a\..\..\out.txt"], "lies outside"),
-                                         ([r"\out.txt"], "lies outside"),
-                                         (["a/b.txt", r"a\b.txt"], "would be one file"),
-                                         ([r"a\b.txt", "a/./b.txt"], "would be one file")])
-def test_backslashes_lead_nowhere_else(tmp_path, names, says):
-    with zipfile.ZipFile(tmp_path / "a.zip", "w") as z:
-        for name in names:
-            z.writestr(name, "x")
-    with pytest.raises(CourseError, match=says):
-        unpack([tmp_path / "a.zip"], tmp_path / "in" / "out")
-    assert not list(tmp_path.rglob("*.txt")) and not list((tmp_path / "in").iterdir())
-
-
-@pytest.mark.skipif(os.name != "posix", reason="modes of files")
-@pytest.mark.parametrize("umask, modes", [(0o022, {0o644, 0o755}), (0o077, {0o600, 0o700}), (0o002, {0o664, 0o775})])
-@pytest.mark.parametrize("kind", ["zip", "tar"])
-def test_what_is_unpacked_is_as_open_as_any_new_file(tmp_path, kind, umask, modes):
-    "Whatever the author's own modes were: what one user of a class unpacks, the others read."
-    if kind == "tar":
-        tar_of(tmp_path / "a.tar", member("set", type=tarfile.DIRTYPE, size=0, mode=0o700),
-               member("set/x/1.jpg", mode=0o600), member("set/2.jpg", mode=0o400))
-    else:
-        with zipfile.ZipFile(tmp_path / "a.zip", "w") as z:
-            z.writestr("set/x/1.jpg", "x")
-    before = os.umask(umask)
-    try:
-        out = unpack([tmp_path / f"a.{kind}"], tmp_path / "set")
-    finally:
-        os.umask(before)
-    assert {p.stat().st_mode & 0o777 for p in (out, *out.rglob("*"))} == modes
-
-
-def test_a_folder_with_a_long_name(tmp_path):
-    with zipfile.ZipFile(tmp_path / "a.zip", "w") as z:
-        z.writestr("1.txt", "1")
-    for name in "n" * 240, "é" * 120:
-        assert (unpack([tmp_path / "a.zip"], tmp_path / name) / "1.txt").read_text() == "1"
-
-
 # Locks
 
 def hidden(place):
@@ -681,31 +558,7 @@ def test_what_another_user_left_is_not_in_the_way(host, place, offer, left):
         assert (place.data / left).stat().st_uid == 0
 
 
-# The command line
-
-def test_the_command_line(tmp_path, monkeypatch):
-    monkeypatch.setenv("COURSEKIT_DATA", str(tmp_path / "data"))
-    monkeypatch.setenv("COURSEKIT_CACHE", str(tmp_path / "cache"))
-    name, archive = "tiny Shakespeare", sources()["tiny Shakespeare"]["archives"][0]
-    listed = command("data", "list", "--task", "text")
-    assert listed.returncode == 0 and "tiny Shakespeare" in listed.stdout and "ImageNet" not in listed.stdout
-    wrong = command("data", "list", "--task", "cooking")
-    assert wrong.returncode == 2 and "There is no task 'cooking'" in wrong.stderr and "Traceback" not in wrong.stderr
-    assert "did you mean 'CIFAR-10'" in command("data", "fetch", "CIFAR10").stderr
-    assert "CelebA" in command("data", "list", "--task", "Faces").stdout
-    both = command("data", "fetch", name, "nonsense")
-    assert both.returncode == 2 and "no dataset 'nonsense'" in both.stderr \
-        and "fetched" not in both.stdout + both.stderr
-    none = command("data", "check")
-    assert none.returncode == 1 and "No dataset is here yet" in none.stdout
-    absent = command("data", "check", name)
-    assert absent.returncode == 1 and f"coursekit data fetch '{name}'" in absent.stdout
-    text = tmp_path / "data" / archive["file"]
-    text.parent.mkdir(parents=True)
-    text.write_bytes(b"short")
-    broken = command("data", "check")
-    assert broken.returncode == 1 and "has other bytes than the recorded ones" in broken.stdout
-
+# What is there
 
 def test_check_sees_what_is_missing(host, place, offer):
     offer(host.url("good"))
@@ -715,3 +568,99 @@ def test_check_sees_what_is_missing(host, place, offer):
     assert "1 of 400 files are missing or changed (3/3.bin)" in check_datasets(place, ["a set"]).found.item()
     (place.data / "set.tar.gz").write_bytes(b"rot")
     assert not check_datasets(place, ["a set"]).whole.item()
+
+
+# The catalogue
+
+TABLE = catalogue()
+
+
+# Every dataset that the briefs name, or whose task they name, and those that later lessons need.
+NAMED = {
+    "CS230": """ImageNet; MNIST; CIFAR-10; CIFAR-100; COCO; Pascal VOC; Open Images; SQuAD;
+        Google Books n-grams; Yelp Open Dataset;
+        Yahoo Finance API; YouTube-8M; Moments in Time; Kinetics-600; Million Song; DeepBind;
+        CelebA; MovieLens; Netflix Prize; CleverHans; OpenAI Gym;
+        CycleGAN datasets; WikiArt;
+        Kaggle challenges; Speech Commands""",
+    "CS230 notes": "ImageNet; WikiArt; Speech Commands",
+    "DD2424": """Oxford-IIIT Pet; CIFAR-10; CIFAR-100; Imagenette; Emily Dickinson poems; tiny Shakespeare;
+        Project Gutenberg; GloVe;
+        word2vec GoogleNews; LFW; Places; COCO;
+        Caltech Pedestrian; Daimler; MPII Human Pose; Sports-1M; NYU Depth V2;
+        MPIIGaze; Tatoeba sentence pairs; Names by language; CMU AN4 Census; LibriSpeech;
+        Folk music (The Session)""",
+    "VSE": """Medical Decathlon; thispersondoesnotexist; Pokemon images; EMNIST; im2latex-100k; Common Voice;
+        Cornell Movie-Dialogs; UCF101;
+        VSE Drive folder; VSE Colab mount example;
+        VSE: fitting function 1D-1D; VSE: fitting function 5D-5D; VSE: glasses or no glasses;
+        VSE: MICS MNIST; VSE: sword video classification; Kaggle challenges""",
+    "later lesson": "CIFAR-100; Imagenette; Omniglot; Medical Decathlon; Project Gutenberg; Emily Dickinson poems; "
+                    "Python standard library source",
+}
+TASKS = {"image classification", "object detection", "segmentation", "faces", "people", "scenes", "pose", "depth",
+         "gaze", "video", "text", "time series",
+         "speech and music", "computational biology", "recommendation", "generative models", "adversarial examples",
+         "style transfer", "medical images",
+         "reinforcement learning", "regression", "course"}
+WAYS = {"coursekit", "torchvision", "torchaudio", "fastai", "hub", "pip", "web", "form", "login"}
+
+
+@pytest.mark.parametrize("brief", NAMED)
+def test_every_name_of_a_brief_is_there(brief):
+    names = {n.strip() for n in NAMED[brief].split(";")}
+    assert names <= set(TABLE.index[TABLE.brief.map(lambda b: brief in b.split("; "))]), names - set(TABLE.index)
+
+
+def test_the_courses_own_links_are_the_briefs():
+    drive, colab = "1_KqzmBVvZKwvLi0a1W3P6wPa-IgwnmLP", "1Ummw01RU9TeSnmoUIBAPR88wfTpLvZUD"
+    assert drive in TABLE.home["VSE Drive folder"] and colab in TABLE.home["VSE Colab mount example"]
+    keys = ("81c8fa412fb840c0b34fe86e7dab174f 3eb9e2aa517a414aacd0c9468281a7c2 a232e4d3385b46c68921719e547b45e1 "
+            "073954a6c84a4970903d5a340df28695 d6ca6181f7eb4acc93f418f7b43cbece")
+    assert all(f"https://www.kaggle.com/t/{key}" in set(TABLE.home) for key in keys.split())
+
+
+@pytest.mark.parametrize("name", TABLE.index)
+def test_a_row(name):
+    row = TABLE.loc[name]
+    assert set(row.task.split("; ")) <= TASKS and row.licence and row.commercial in ("yes", "no", "unclear")
+    assert row.size_gb >= 0 or "size not published" in row.pitfalls, "a size, or why there is none"
+    urls = [row.home, *row.source.split("; ")]
+    assert all(re.fullmatch(r"https?://[\w.-]+(/\S*)?", u) for u in urls), urls
+    assert row.load and {way.split(":")[0].strip() for way in row.load.split("; ")} <= WAYS, row.load
+    assert "\u2014" not in " ".join(map(str, row)) and not re.search(r"/(root|work|tmp|home)/", row.source + row.home)
+
+
+def test_all_tasks_are_covered_and_no_name_comes_twice():
+    assert {t for cell in TABLE.task for t in cell.split("; ")} == TASKS and TABLE.index.is_unique
+
+
+def ways(kind):
+    "What the rows say behind `kind:`."
+    return [(name, way.split(":", 1)[1].strip()) for name, load in TABLE.load.items() for way in load.split("; ")
+            if way.startswith(kind + ":")]
+
+
+def test_what_coursekit_fetches_is_what_it_says():
+    assert {what for _, what in ways("coursekit")} == set(sources()) == {name for name, _ in ways("coursekit")}
+    for name, source in sources().items():
+        assert TABLE.size_gb[name] == pytest.approx(sum(a["bytes"] for a in source["archives"]) / 1e9, rel=0.05), name
+        for a in source["archives"]:
+            assert re.fullmatch(r"sha256:[0-9a-f]{64}", a["hash"]) and a["bytes"] > 0 \
+                and len(set(a["urls"])) == len(a["urls"])
+            assert all(u.startswith("https://") for u in a["urls"])
+
+
+def test_the_torchvision_classes_and_fastai_urls_exist():
+    import torchvision.datasets
+    from fastai.data.external import URLs
+
+    assert not [(n, w) for n, w in ways("torchvision") if not hasattr(torchvision.datasets, re.match(r"\w+", w)[0])]
+    assert not [(n, w) for n, w in ways("fastai") if not hasattr(URLs, re.search(r"URLs\.(\w+)", w)[1])]
+
+
+def test_data_links_is_written_from_the_catalogue():
+    page = (ROOT / "data_links.md").read_text()
+    assert page == links(TABLE), "run make export"
+    assert page.index("VSE Drive folder") < page.index("## Adversarial examples") \
+        and all(f"**[{name}](" in page for name in TABLE.index)

@@ -1,8 +1,21 @@
-"Runs in words."
-import pandas as pd
-from conftest import runs_of
+"Runs in words, in the ledger, and in grids: on other processes, through schedulers, with workers that die."
+import os
+import sys
+import time
+from dataclasses import replace
+from functools import partial
 
-from coursekit.runs import config_diff, summarize
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from conftest import made, net, quiet, runs_of
+from torch import nn
+
+from coursekit.files import CourseError
+from coursekit.learner import learner
+from coursekit.ledger import ledger, results
+from coursekit.runs import config_diff, record, run_grid, summarize
 
 
 def test_the_verdict_counts():
@@ -15,3 +28,155 @@ def test_the_verdict_counts():
 def test_changes_name_what_differs():
     assert config_diff({"a": 1, "c": 3}, {"a": 1, "b": 2}) == {"b": (2, None), "c": (None, 3)} \
         and config_diff({}, {}) == {}
+
+
+# The ledger
+
+def test_a_run_is_recorded_once(place):
+    s = made()
+    for _ in range(2):
+        record(quiet(learner(s, net(), place, bs=32), 1, 0.01), "small", test_accuracy=0.5)
+    row = ledger(place).iloc[0]
+    assert len(ledger(place)) == 1 and row.test_accuracy == 0.5 \
+        and row.parameters == sum(p.numel() for p in net().parameters())
+    assert row.flops == 2 * (16 * 16 * 8 * 27 + 32 * 3) and not row.data["stand_in"] and len(row.epochs) == 1
+
+
+def test_a_record_says_what_the_learner_was_trained_on(place):
+    s = made()
+    learn = quiet(learner(replace(s, train=s.train[:60]), net(), place, bs=32), 1, 0.01)
+    record(learn, "half")
+    assert ledger(place).data[0]["train"] == 60
+    record(quiet(learner(replace(s, train=s.train[:30]), net(), place, bs=32), 1, 0.01), "half")
+    assert sorted(d["train"] for d in ledger(place).data) == [30, 60], "a learning curve keeps its points"
+    row = ledger(place).iloc[0]
+    assert row.recipe == learn.recipe and row.data["fingerprint"] == "made" and len(ledger(place)) == 2
+
+
+def test_time_stands_still_after_the_fit_and_its_environment_is_those_of_the_training(place, monkeypatch):
+    s = made()
+    learn = quiet(learner(s, net(), place, bs=32), 1, 0.01)
+    before = learn.seconds
+    time.sleep(0.2)
+    assert learn.seconds == before
+    monkeypatch.setattr("coursekit.machine.cpu_name", lambda: "another CPU")
+    again = quiet(learner(s, net(), place, bs=32), 1, 0.01)
+    record(again, "small", metric=np.float32(0.5))
+    assert "another CPU" not in ledger(place).hardware[0] and ledger(place).metric[0] == 0.5 \
+        and again.seconds == pytest.approx(before)
+    with pytest.raises(CourseError, match="has not finished a fit"):
+        record(learner(s, net(), place), "none")
+
+
+# Grids
+
+def fit_one(data, ws, seed, width=4):
+    if width == 0:
+        raise ValueError("no units")
+    torch.manual_seed(seed)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(768, width), nn.ReLU(), nn.Linear(width, 3))
+    return quiet(learner(data, model, ws, bs=32, seed=seed), 1, 0.01)
+
+
+@pytest.mark.slow
+def test_a_grid_in_processes(place):
+
+    from joblib.externals.loky import ProcessPoolExecutor
+
+    with ProcessPoolExecutor(2) as pool:
+        table = run_grid(fit_one, {"a": {"width": 4}, "none": {"width": 0}, "b": {"width": 8}}, [0, 1], made(), place,
+                         executor=pool)
+    assert table.status.tolist() == ["finished", "failed", "finished"] * 2 and "no units" in table.why[1]
+    df = ledger(place)
+    good = df[df.failed.isna()]
+    assert len(df) == 6 and len(good) == 4 and set(good.name) == {"a", "b"} and set(good.seed) == {0, 1} \
+        and df.failed.dropna().str.contains("no units").all()
+    assert results(df).set_index("run").loc["none", ["n", "failed"]].tolist() == [0, 2]
+
+
+def test_a_run_that_failed_once_on_a_part_leaves_no_failure_behind(place):
+    s, k = made(), [0]
+    def train(data, ws, seed):
+        k[0] += 1
+        if k[0] == 1:
+            raise RuntimeError("out of luck")
+        return quiet(learner(replace(data, train=data.train[:60]), net(), ws, bs=32, seed=seed), 1, 0.01)
+    for n_failed in 1, 0:
+        run_grid(train, {"part": {}}, [0], s, place)
+        df = ledger(place)
+        assert len(df) == 1 and ("failed" in df and df.failed.notna().sum()) == n_failed
+
+
+def test_a_failure_never_replaces_a_finished_run_and_a_finished_run_replaces_it(place):
+    def fails(data, ws, seed, **kwargs):
+        raise RuntimeError("out of luck")
+    settings = {"a": {"width": 4}}, [0], made(), place
+    for train, failed in (fails, 1), (fit_one, 0), (fails, 0):
+        run_grid(train, *settings)
+        df = ledger(place)
+        assert len(df) == 1 and ("failed" in df and df.failed.notna().sum()) == failed
+
+
+def test_a_dead_worker_is_a_failed_run_and_the_rest_is_known(place):
+    from joblib.externals.loky import ProcessPoolExecutor
+
+    with ProcessPoolExecutor(1) as pool:
+        table = run_grid(lambda data, ws, seed, die: os._exit(9) if die else None, {"dies": {"die": True}}, [0], made(),
+                         place, executor=pool)
+    assert table.status.tolist() == ["failed"] and "its process ended" in table.why[0]
+
+
+def from_far(data, ws, seed, width):
+    "What `fit_one` does, and where its data lies."
+    assert isinstance(data.images, np.memmap) and str(data.images.filename).startswith(str(ws.runs)), \
+        "the data came by path"
+    assert ws.device == ("cuda" if torch.cuda.is_available() else "cpu"), "the device is the worker's"
+    return fit_one(data, ws, seed, width)
+
+
+@pytest.mark.slow
+def test_a_grid_through_submitit_gets_its_data_by_path_and_its_own_device(place, monkeypatch):
+    submitit = pytest.importorskip("submitit")
+
+    monkeypatch.setenv("PYTHONPATH", os.path.dirname(__file__))
+    executor = submitit.AutoExecutor(folder=str(place.local / "jobs" / "%j"), cluster="local")
+    executor.update_parameters(timeout_min=3)
+    elsewhere = replace(place, device="meta")  # as it is called on another machine
+    table = run_grid(from_far, {"a": {"width": 4}, "none": {"width": 0}}, [0, 1], made(), elsewhere, executor=executor)
+    assert table.status.tolist() == ["finished", "failed"] * 2 and "no units" in table.why[1], table.why.tolist()
+    assert ledger(place).failed.isna().sum() == 2
+
+
+def test_a_grid_on_a_cluster_survives_a_dead_worker(place):
+    distributed = pytest.importorskip("distributed")
+
+    with distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster, \
+        distributed.Client(cluster) as client:
+        def train(data, ws, seed, width, mark):
+            import os
+            import signal
+            from pathlib import Path
+
+            import test_runs
+            if seed == 1 and not Path(mark).exists():  # this worker dies, once
+                Path(mark).touch()
+                os.kill(os.getpid(), signal.SIGKILL)
+            return test_runs.fit_one(data, ws, seed, width)
+
+        client.run(lambda folder: __import__("sys").path.insert(0, folder), os.path.dirname(__file__))
+        client.register_plugin(Paths())
+        table = run_grid(partial(train, mark=str(place.local / "mark")), {"a": {"width": 4}, "b": {"width": 8}}, [0, 1],
+                         made(), place, executor=client.get_executor())
+    assert table.status.tolist() == ["finished"] * 4 and (place.local / "mark").exists() and len(ledger(place)) == 4
+
+
+try:
+    from distributed import WorkerPlugin
+except ImportError:
+    WorkerPlugin = object
+
+
+class Paths(WorkerPlugin):
+    "A worker that starts anew finds the tests too."
+    def setup(self, worker):
+        sys.path.insert(0, os.path.dirname(__file__))

@@ -8,22 +8,15 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from conftest import made, quiet
+from conftest import half_labeled, made, net, quiet, with_masks
 from torch import nn
 
 from coursekit.augment import random_hflip, random_translate
 from coursekit.files import CourseError
 from coursekit.learner import image_loaders, learner, optimizer
-from coursekit.loaders import ArrayLoader, SemiSupervisedLoader
-from coursekit.task import CLASSIFICATION, MULTI_LABEL, SEGMENTATION, SEQUENCE, Task, as_task
+from coursekit.task import CLASSIFICATION, MULTI_LABEL, SEGMENTATION, SEQUENCE, Task, as_task, check_outputs
 
 HERE = os.path.dirname(__file__)
-
-
-def with_masks(n=96):
-    "Images and a mask of their bright pixels."
-    s = made(n)
-    return replace(s, labels=(s.images[..., 0] > 90).astype(np.uint8), classes=["dark", "bright"], fingerprint="masks")
 
 
 def by_pixel(n_classes=2):
@@ -48,12 +41,6 @@ class Consistency(nn.Module):
             weak, strong = others.softmax(1).chunk(2)
             loss = loss + nn.functional.mse_loss(strong, weak.detach())
         return loss
-
-
-def half_labeled(n=160):
-    s = made(n)
-    few = s.train[::4]
-    return replace(s, train=few, unlabeled=np.setdiff1d(s.train, few))
 
 
 def consistent(ws):
@@ -200,27 +187,21 @@ def test_a_task_of_ones_own_makes_its_targets(place):
         and learn.epochs[-1]["valid_loss"] < learn.epochs[0]["valid_loss"]
 
 
-def test_unlabeled_images_come_in_views_and_each_as_often():
-    s = half_labeled()
-    args = s.images[s.train], s.labels[s.train], s.classes, s.images[s.unlabeled]
-    dl = SemiSupervisedLoader(*args, views=[(), (random_hflip,)], ratio=3, bs=10, shuffle=True)
-    batches = [b for _, b in dl.batches()]
-    assert [len(yb) for _, yb in batches] == [10, 10] and all(len(xb) == 10 + 2 * 30 for xb, _ in batches)
-    weak, strong = batches[0][0][10:].chunk(2)
-    same = (weak == strong).flatten(1).all(1)
-    assert 0 < same.sum() < 30 and all(torch.equal(a, b) or torch.equal(a.flip(2), b) for a, b in zip(weak, strong)), \
-        "the same images, half of them mirrored"
-    assert torch.equal([b for _, b in dl.batches(1)][0][0], batches[1][0]), "a batch does not depend on those before it"
-    seen = torch.cat([xb[10:40] for xb, _ in batches])
-    assert len(torch.unique(seen, dim=0)) == len(s.unlabeled) == 60, "each once before any comes twice"
-    assert len(dl.sample_batch(4)[0]) == 4 and len(next(iter(dl.new(shuffle=False)))[0]) == 10, \
-        "predictions want the labeled ones alone"
-    with pytest.raises(CourseError, match="There are no unlabeled images"):
-        SemiSupervisedLoader(*args[:3], s.images[:0])
+@pytest.mark.parametrize("task", ["Classification", 3])
+def test_a_task_that_nobody_knows_is_a_sentence(task):
+    with pytest.raises(CourseError, match="'segmentation', 'sequence', or a Task of your own, is expected"):
+        as_task(task, made(40))
+    own = Task("own", nn.MSELoss, (), lambda xb, n: (len(xb),))
+    assert as_task(own, made(40)) is own
 
 
-def test_a_mask_moves_with_its_image():
-    s = with_masks(64)
-    dl = ArrayLoader(s.images, s.labels, s.classes, bs=32, augment=[random_hflip, random_translate(3)], shuffle=True)
-    for xb, yb in dl:
-        assert torch.equal(xb[:, 0] > 90.5 / 255, yb == 1) and yb.dtype == torch.int64
+@pytest.mark.parametrize("training", [True, False])
+def test_a_look_at_the_outputs_leaves_the_model_as_it_was(training):
+    model, xb = net().train(training), torch.rand(2, 3, 16, 16)
+    before = {k: v.clone() for k, v in model.state_dict().items()}
+    check_outputs(model, xb, 3, CLASSIFICATION)
+    for wrong, n in (xb, 4), (xb[:, :2], 3):
+        with pytest.raises(CourseError, match="its last layer should have 4 outputs|can't take inputs of shape"):
+            check_outputs(model, wrong, n, CLASSIFICATION)
+        assert model.training == training
+    assert all(torch.equal(before[k], v) for k, v in model.state_dict().items())

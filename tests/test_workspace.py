@@ -1,43 +1,19 @@
 "Folders, Drive, scale, seeds and the doctor, where things go wrong too."
 import errno
 import os
+import pickle
 import socket
-import sys
 import tempfile
 import time
-import types
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from conftest import AS_USER
 
 from coursekit import files, machine, workspace
-from coursekit.files import CourseError, atomic_path, readable, short_path, shorten
+from coursekit.files import CourseError
 from coursekit.workspace import doctor, seed_everything, setup
-
-
-@pytest.fixture
-def colab(monkeypatch, tmp_path):
-    "A stand-in for google.colab whose drive mounts at a temporary place; `errors` are raised first."
-    place = tmp_path / "drive"
-    module = types.ModuleType("google.colab")
-    for name in "KAGGLE_KERNEL_RUN_TYPE", "KAGGLE_URL_BASE":
-        monkeypatch.delenv(name, raising=False)
-    module.errors, module.mounts = [], []
-
-    def mount(path, force_remount=False):
-        module.mounts.append(force_remount)
-        if module.errors:
-            raise module.errors.pop(0)
-        (Path(path) / "MyDrive").mkdir(parents=True, exist_ok=True)
-
-    module.drive = types.SimpleNamespace(mount=mount)
-    monkeypatch.setitem(sys.modules, "google", types.ModuleType("google"))
-    monkeypatch.setitem(sys.modules, "google.colab", module)
-    sys.modules["google"].colab = module
-    monkeypatch.setattr(workspace, "DRIVE", place)
-    monkeypatch.setattr(workspace.time, "sleep", lambda s: None)
-    monkeypatch.delenv("COURSEKIT_RUNS")
-    return module
 
 
 def test_data_folder_argument_then_environment_then_cache(monkeypatch, tmp_path, cache):
@@ -177,39 +153,6 @@ def test_setup_leaves_what_is_in_the_runs_folder(ws):
     assert [p.name for p in ws.runs.rglob("*")] == ["probe", "mine.txt"]
 
 
-def test_atomic_path_replaces_files_keeps_folders_and_cleans_up(tmp_path):
-    for text in "old", "new":
-        with atomic_path(tmp_path / "f") as part:
-            part.write_text(text)
-        with atomic_path(tmp_path / "d") as part:  # the second comes too late
-            part.mkdir()
-            (part / "f").write_text(text)
-    for name in "f", "d", "e":
-        with pytest.raises(ZeroDivisionError), atomic_path(tmp_path / name) as part:
-            part.mkdir()
-            raise ZeroDivisionError
-    assert (tmp_path / "f").read_text() == "new" and (tmp_path / "d" / "f").read_text() == "old"
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["d", "f"]
-
-
-def test_many_writers_of_one_folder(tmp_path):
-    from concurrent.futures import ThreadPoolExecutor
-
-    def write(i):
-        with atomic_path(tmp_path / str(i % 50)) as part:
-            part.mkdir()
-            (part / "f").write_text("whole")
-    with ThreadPoolExecutor(8) as pool:
-        list(pool.map(write, range(400)))
-    assert all((tmp_path / str(i) / "f").read_text() == "whole" for i in range(50)) \
-        and len(list(tmp_path.iterdir())) == 50
-
-
-def test_an_error_of_something_else_is_not_put_into_our_words(tmp_path):
-    with pytest.raises(FileNotFoundError), atomic_path(tmp_path / "out"):
-        Path("/nowhere/at/all").read_text()
-
-
 def test_seeds_cover_python_numpy_torch():
     import random
 
@@ -294,83 +237,6 @@ def test_colab_with_a_kaggle_account_is_still_colab(colab, monkeypatch, variable
     assert machine.in_colab() and setup("tiny", drive=True).runs.is_relative_to(workspace.DRIVE)
 
 
-@pytest.mark.parametrize("archs, runs, fails", [
-    (["sm_70", "sm_75", "sm_80", "sm_86", "sm_90"], [(7, 0), (7, 5), (8, 0), (8, 6), (8, 9), (9, 0)],
-     [(6, 0), (6, 1), (10, 0), (12, 0)]),
-    (["sm_75", "sm_80", "sm_86", "sm_90", "sm_100", "sm_120"], [(7, 5), (10, 0), (10, 3), (12, 1)],
-     [(6, 0), (7, 0), (7, 2), (11, 0)]),
-    (["sm_60", "sm_86"], [(6, 0), (6, 1), (8, 6), (8, 9)], [(5, 2), (7, 0), (8, 0)]),
-    (["sm_50", "compute_50"], [(5, 0), (6, 0), (12, 1)], [(3, 7)]),
-    (["sm_80", "compute_90"], [(8, 0), (8, 9), (9, 0), (12, 0)], [(7, 5), (6, 0)]),
-    (["sm_90a", "compute_100f", "compute_120a"], [(9, 0), (10, 3), (12, 0)], [(9, 1), (11, 0), (12, 1)]),
-    (["gfx906", "gfx90a"], [(9, 0), (9, 4)], []),
-    ([], [(6, 0)], []),
-])
-def test_what_a_torch_has_kernels_for(archs, runs, fails):
-    assert all(machine._has_kernels(c, archs) for c in runs) and not any(machine._has_kernels(c, archs) for c in fails)
-
-
-def with_gpu(monkeypatch, name, capability, archs):
-    "Let torch see a GPU, and be built for `archs`."
-    import torch
-
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device=None: capability)
-    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device=None: name)
-    monkeypatch.setattr(torch.cuda, "get_device_properties",
-                        lambda device=None: types.SimpleNamespace(name=name, total_memory=16e9))
-    monkeypatch.setattr(torch.cuda, "get_arch_list", lambda: archs)
-    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
-    monkeypatch.setattr(workspace, "_HOSTS", {})
-
-
-@pytest.mark.parametrize("name, capability, archs", [("Tesla P100-PCIE-16GB", (6, 0), ["sm_70", "sm_75", "sm_90"]),
-                                                     ("Tesla V100-SXM2-16GB", (7, 0), ["sm_75", "sm_120"]),
-                                                     ("NVIDIA GB10", (12, 1), ["sm_80", "sm_90"])])
-def test_a_gpu_without_kernels_is_not_used_and_the_reason_said(name, capability, archs, monkeypatch, capsys):
-    with_gpu(monkeypatch, name, capability, archs)
-    assert setup("tiny").device == "cpu" and machine.gpu_name() == ""
-    said, table = capsys.readouterr().out, doctor()
-    assert said.count("\n") == 1 \
-        and said.startswith(f"The GPU {name} (sm_{capability[0]}{capability[1]}) is not used") \
-            and ", ".join(archs) in said
-    assert said.endswith("install a torch that was built for it (pytorch.org/get-started).\n")
-    assert table.found["GPU"] == said.strip() and table.found["scale full"] == "needs a GPU"
-    assert name not in machine.environment(setup("tiny").device)["hardware"]
-
-
-@pytest.mark.parametrize("name, capability, archs",
-                         [("Tesla T4", (7, 5), ["sm_70", "sm_80"]), ("NVIDIA L4", (8, 9), ["sm_75", "sm_86"]),
-                          ("NVIDIA GB10", (12, 1), ["sm_90", "compute_90"])])
-def test_a_gpu_with_kernels_is_used_in_silence(name, capability, archs, monkeypatch, capsys):
-    with_gpu(monkeypatch, name, capability, archs)
-    assert setup("tiny").device == "cuda" and capsys.readouterr().out == ""
-    assert machine.gpu_name() == doctor().found["GPU"] == f"{name}, 16 GB"
-
-
-def test_the_remedy_is_where_one_is(colab, monkeypatch, capsys):
-    with_gpu(monkeypatch, "Tesla P100-PCIE-16GB", (6, 0), ["sm_70"])
-    assert "choose another GPU (Runtime > Change runtime type)." in doctor().found["GPU"]
-    monkeypatch.setenv("KAGGLE_KERNEL_RUN_TYPE", "Interactive")
-    assert "choose another GPU (Settings > Accelerator > GPU T4 x2)." in doctor().found["GPU"]
-
-
-def test_home_is_written_as_tilde():
-    assert short_path(Path.home() / "a") == os.path.join("~", "a") and short_path("/x/y") == "/x/y"
-
-
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="names of any bytes")
-@pytest.mark.parametrize("name, shown", [(b"caf\xe9", "café"), (b"\xff\xfe", "ÿþ"), ("é".encode() + b"\xe9", "éé"),
-                                         (b"plain", "plain"), ("猫".encode(), "猫")])
-def test_a_name_that_is_no_text_can_be_printed_and_stored(name, shown):
-    path = Path("/x") / os.fsdecode(name)
-    assert readable(os.fsdecode(name)) == shown and short_path(path) == f"/x/{shown}"
-    short_path(path).encode()
-    with pytest.raises(CourseError, match=f"/x/{shown}") as e, files.explain_os_errors(path):
-        raise OSError(errno.ENOSPC, "full", str(path))
-    str(e.value).encode()
-
-
 def test_a_table_of_names_that_are_no_text(monkeypatch):
     import IPython.display
     import pandas as pd
@@ -382,18 +248,6 @@ def test_a_table_of_names_that_are_no_text(monkeypatch):
     workspace.show_table(pd.DataFrame({"file": [name], "n": [1]}), "t")
     for data in shown:
         assert "café.png" in data["text/html"] and data[workspace.TABLE]["data"] == [["café.png", 1]]
-
-
-@pytest.mark.parametrize("name", ["n" * 255, "é" * 127, "n" * 240 + ".json", "猫" * 85])
-def test_a_file_with_the_longest_name_is_written(tmp_path, name):
-    for text in "old", "new":
-        with atomic_path(tmp_path / name) as part:
-            part.write_text(text)
-    assert [p.name for p in tmp_path.iterdir()] == [name] and (tmp_path / name).read_text() == "new"
-
-
-def test_a_name_is_cut_between_letters():
-    assert shorten("猫" * 40, 100) == "猫" * 33 and shorten("short") == "short" and len(shorten("n" * 300)) == 100
 
 
 @pytest.mark.skipif(not hasattr(os, "geteuid"), reason="users")
@@ -409,13 +263,32 @@ def test_in_a_cache_of_another_user_one_has_a_folder_of_ones_own(monkeypatch, tm
     ws.local.rmdir()
 
 
-@pytest.mark.parametrize("allowed, expected", [(None, True), ("ALL", True), ("avx512_core_amx", True), ("AVX2", False),
-                                               ("AVX512_CORE_BF16", False)])
-def test_a_cpu_is_taken_for_what_it_is_allowed_to_be(allowed, expected, monkeypatch):
-    import torch
+def test_a_workspace_that_is_sent_takes_the_device_of_where_it_arrives(place):
+    assert pickle.loads(pickle.dumps(replace(place, device="meta"))) == place
 
-    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: True, raising=False)
-    monkeypatch.delenv("ONEDNN_MAX_CPU_ISA", raising=False)
-    if allowed:
-        monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", allowed)
-    assert machine.has_amx() is expected
+
+HOMELESS = AS_USER + """
+for name in "HOME", "COURSEKIT_CACHE", "COURSEKIT_RUNS", "XDG_CACHE_HOME", "XDG_DATA_HOME":
+    os.environ.pop(name, None)
+os.chdir(home)
+try:
+    print(setup("tiny"))
+except CourseError as e:
+    print("SENTENCE", e)
+print(short_path("/a/b"), os.listdir(home))
+settle(cache, home + "/runs")
+try:
+    print(ws := setup("tiny"))
+    image_folder("~/pictures", ws)
+except CourseError as e:
+    print("SENTENCE", e)
+"""
+
+
+@pytest.mark.slow
+def test_a_user_without_home_or_name(users):
+    as_user, cache = users
+    said = as_user(HOMELESS, 4321).splitlines()
+    assert said[0].startswith("SENTENCE This user has no home folder: set HOME, or COURSEKIT_RUNS and COURSEKIT_CACHE")
+    assert said[1] == "/a/b []"
+    assert f"local  {cache}/user-4321" in said and "pictures is no folder" in said[-1]

@@ -1,16 +1,24 @@
-"The house: who may import whom, and how long a cell, a module and a function may be."
+"""The house: who may import whom, how long a cell, a module and a function may be, which file tests which module, and
+comments where tools that read docments find them."""
 import ast
 import importlib
+import inspect
+import io
 import re
+import token
+import tokenize
 
 import pytest
 from conftest import ROOT
+from fastcore.docments import docments
 
 from coursekit.notebook import read_notebook
 
 LESSONS = sorted((ROOT / "nbs").glob("[0-9][0-9]_*.ipynb"))
 KIT = sorted((ROOT / "nbs" / "kit").glob("[0-9][0-9]_*.ipynb"))
 MODULES = sorted(p for p in (ROOT / "coursekit").glob("*.py") if p.stem not in ("__init__", "_modidx"))
+
+
 def cases(paths):
     "A case for each notebook or module."
     return [pytest.param(p, id=name(p)) for p in paths]
@@ -130,3 +138,86 @@ def test_a_long_function_is_seen_and_a_reason_counts():
     assert not list(long_functions(f'# long because of the sea\ndef f():\n{body}')) \
         and not list(long_functions(f"def f():\n    # long because of the sea\n{body}"))
     assert not list(long_functions('def f(a,\n      b):\n    "What."\n' + body.replace("    x = 3\n", "", 1)))
+
+
+# Tests
+
+BESIDE = {"house", "notebooks", "package", "readme"}  # what no single module is to blame for
+
+
+def test_each_module_has_a_file_of_tests_with_its_name():
+    files = {p.stem.removeprefix("test_") for p in (ROOT / "tests").glob("test_*.py")}
+    assert files == {p.stem for p in MODULES} | BESIDE
+
+
+# Comments beside parameters and returns
+
+def headers(source):
+    "{line of a `def`: (name, whether it has ->, the comment behind its colon or '')}."
+    found, tokens = {}, tokenize.generate_tokens(io.StringIO(source).readline)
+    for t in tokens:
+        if t.type == token.NAME and t.string == "def":
+            line, name, depth, arrow = t.start[0], next(tokens).string, 0, False
+            for t in tokens:
+                depth += (t.string in "([{") - (t.string in ")]}") if t.type == token.OP else 0
+                arrow |= t.string == "->" and not depth
+                if t.string == ":" and not depth:
+                    break
+            after = next(tokens)
+            found[line] = name, arrow, after.string.lstrip("# ") if after.type == token.COMMENT else ""
+    return found
+
+
+def misplaced(source):
+    "The functions whose comment stands behind `):`, where it is the last parameter's."
+    return [name for name, arrow, comment in headers(source).values() if comment and not arrow]
+
+
+def public(module):
+    "The functions of `__all__`, and the public methods of its classes, that the module defines itself."
+    own = [x for x in (getattr(module, name) for name in module.__all__) if getattr(x, "__module__", "")
+           == module.__name__]
+    classes = [x for x in own if inspect.isclass(x)]
+    methods = [f for c in classes for name, f in vars(c).items() if inspect.isfunction(f)
+               and (name == "__init__" or not name.startswith("_"))]
+    return [f for f in (inspect.unwrap(x) for x in own if callable(x) and x not in classes)
+            if inspect.isfunction(f)] + [
+        f for f in methods if f.__code__.co_filename == module.__file__]  # a dataclass makes its own
+
+
+@pytest.mark.parametrize("source, names", [
+    ("def f(a, # one\n     ): # what comes back\n    pass", ["f"]), ("def f(a): # what", ["f"]),
+    ("class A:\n    def f(self): # what\n        pass", ["f"]),
+    ("def f(a={1: 2}, # one\n     ) -> dict[str, int]: # what\n    pass", []), ("def f(a) -> 'x: y': # what", []),
+    ("def f(a # one\n     ):\n    # what\n    pass", []),
+    ("def f(a: (lambda: 1)): # what", ["f"])])
+def test_the_checker_tells_a_return_from_a_parameter(source, names):
+    assert misplaced(source if source.endswith("pass") else source + "\n    pass") == names
+
+
+@pytest.mark.parametrize("path", cases(MODULES))
+def test_no_comment_stands_behind_a_bracket_without_a_type(path):
+    assert misplaced(path.read_text(encoding="utf-8")) == []
+
+
+@pytest.mark.parametrize("path", cases(MODULES))
+def test_docments_has_a_comment_where_it_belongs(path):
+    said = headers(path.read_text(encoding="utf-8"))
+    for f in public(importlib.import_module(f"coursekit.{path.stem}")):
+        ours = said[next(line for line in range(f.__code__.co_firstlineno, f.__code__.co_firstlineno + 9)
+                         if line in said)][2]
+        read = dict(docments(f, returns=True))
+        back = read.pop("return", None)
+        assert (back or "") == ours and not (ours and ours in read.values()), (f"{f.__qualname__}: docments reads "
+                                                                               f"{back!r} as what comes back")
+
+
+def test_what_the_comments_say_of_parameters_and_returns():
+    from coursekit import data, fetch, stats
+    assert docments(fetch.fetch, returns=True)["return"] == "the folder, or the file of a single text"
+    assert dict(docments(data.wilson_interval, returns=True)) == {"right": "how many of n were right", "n": None,
+                                                                  "return": "low and high end, shares of 1"}
+    assert dict(docments(data.resolution_score, returns=True)) == {"answers": "[(size, label, answer)]",
+                                                                   "return": "a row a size"}
+    assert docments(stats.ci_half_width, returns=True)["return"] == "not a number under three runs" \
+        and stats.ci_half_width.__annotations__ == {"return": float}
