@@ -9,6 +9,8 @@ import math
 import torch
 import torch.nn.functional as F
 
+from .files import CourseError
+
 # %% ../nbs/kit/11_augment.ipynb #518e4448
 def random_hflip(xb, yb):
     "Mirror each image with probability 1/2."
@@ -93,6 +95,9 @@ def mixup(n_classes, alpha=0.2):
     """A function that blends each image and its label with another one's (Zhang et al., 2018); labels become shares,
     (bs, n_classes)."""
     def mix(xb, yb):
+        if yb is None or yb.ndim != 1:
+            raise CourseError("mixup blends one label an image, and these are none, several or masks: take it out of "
+                              "the augmentations.")
         share = torch.distributions.Beta(alpha, alpha).sample((len(xb),)).to(xb.device)
         share, other = torch.maximum(share, 1 - share), torch.randperm(len(xb), device=xb.device)
         hot = F.one_hot(yb, n_classes).float()

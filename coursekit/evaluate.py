@@ -13,6 +13,7 @@ from torch import nn
 from .files import CourseError
 from .ledger import log_test_eval
 from .stats import wilson_interval
+from .task import CLASSIFICATION
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -39,19 +40,31 @@ def calibration_curve(preds,    # probabilities, shape (n, classes)
 # %% ../nbs/kit/20_evaluate.ipynb #011e7c15
 def evaluate_test(learn,       # a fitted learner
                   splits=None, # whose test part; None: the learner's own
-                 ) -> dict:    # accuracy, low, high (Wilson's 95 % interval), n, looks
-    "Accuracy on the test part; the look is noted in the runs folder, with how many there have been."
+                 ) -> dict:    # accuracy, low, high (Wilson's 95 % interval), or loss and metrics; n, looks
+    "Judge by the test part; the look is noted in the runs folder, with how many there have been."
     splits = learn.data if splits is None else splits
     if splits.fingerprint == learn.data.fingerprint and (seen := np.intersect1d(splits.test, learn.data.train)).size:
         raise CourseError(f"{len(seen)} of these {len(splits.test)} test images were trained on: test with the splits "
                           f"that the learner was made with.")
     dl = learn.dls.valid.of(splits.images[splits.test], splits.labels[splits.test])
     with learn.no_bar():
-        preds, targets = learn.get_preds(dl=dl)
+        found = _accuracy(learn, dl) if learn.task is CLASSIFICATION else _metrics(learn, dl)
+    return {**found, "n": len(splits.test), "looks": log_test_eval(learn.ws, splits, f"seed {learn.seed}")}
+
+
+def _accuracy(learn, dl) -> dict:
+    "The share of right answers, and its interval."
+    preds, targets = learn.get_preds(dl=dl)
     right = int((preds.argmax(1) == targets).sum())
     low, high = wilson_interval(right, len(targets))
-    return {"accuracy": right / len(targets), "low": float(low), "high": float(high), "n": len(targets),
-            "looks": log_test_eval(learn.ws, splits, f"seed {learn.seed}")}
+    return {"accuracy": right / len(targets), "low": float(low), "high": float(high)}
+
+
+def _metrics(learn, dl) -> dict:
+    "The loss and the learner's own metrics."
+    dl.targets = learn.dls.valid.targets
+    with learn.no_logging():
+        return dict(zip(["loss", *(m.name for m in learn.metrics)], map(float, learn.validate(dl=dl))))
 
 # %% ../nbs/kit/20_evaluate.ipynb #4ba3af12
 def char_losses(model,

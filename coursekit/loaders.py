@@ -107,8 +107,8 @@ class _Arrays(Loader):
         if len(images) == 0:
             raise CourseError("There are no images in this part: check the split.")
         if images.dtype == object:
-            raise CourseError("The images have different sizes and batches want one: squares(splits) of coursekit.data "
-                              "cuts them alike.")
+            raise CourseError("The images have different sizes and batches want one: center_crop_all(splits) of "
+                              "coursekit.data cuts them alike.")
         self.images, self.labels = torch.as_tensor(np.array(images)), _as_targets(labels, len(classes))
         self.classes, self.augment, self.targets = list(classes), tuple(augment), targets
         self.mean, self.std = (torch.as_tensor(v, dtype=torch.float32).view(-1, 1, 1) for v in (mean, std))
@@ -118,7 +118,7 @@ class _Arrays(Loader):
     @property
     def config_key(self):
         "What decides these batches beside the data: settings, functions."
-        return [self.bs, self.shuffle, self.mean, self.std, self.augment, self.targets]
+        return [self.bs, self.shuffle, self.seed, self.mean, self.std, self.augment, self.targets]
 
     def sample_batch(self, n):
         "The first `n` images as one batch, without augmentation."
@@ -295,7 +295,7 @@ class LMLoader(Loader):
     @property
     def config_key(self):
         "What decides these batches beside the data."
-        return [self.bs, self.seq_len, self.shuffle]
+        return [self.bs, self.seq_len, self.shuffle, self.seed]
 
     def new(self, *args, **kwargs):
         "Refused."

@@ -5,6 +5,7 @@ __all__ = ['record', 'count_flops', 'run_grid', 'ablate', 'config_diff', 'summar
 
 # %% ../nbs/kit/21_runs.ipynb #0f51cf7d
 import gc
+import inspect
 import io
 import time
 import warnings
@@ -17,8 +18,8 @@ import torch
 
 from .describe import describe
 from .evaluate import evaluate_test
-from .files import CourseError, atomic_path
-from .ledger import _text, count_test_evals, forget_failure, load_runs, write_record
+from .files import CourseError, atomic_path, short_path
+from .ledger import _text, count_test_evals, data_facts, forget_failure, load_runs, write_record
 from .loaders import ArrayLoader
 from .resume import say_duration
 from .splits import one_size
@@ -30,14 +31,17 @@ if TYPE_CHECKING:
 def record(learn,     # a learner that was fitted
            name,      # of the run, e.g. 'baseline'
            config=None, # what distinguishes this run from others of that name
+           given=None,  # `data_facts` of what a grid handed over, where the run took a part of that
            **final,   # more final figures, e.g. test_accuracy
           ) -> Path:  # of the record
     """Keep a finished run in the ledger: settings, seed, metrics by epoch, parameters, FLOPs, time, memory,
     hardware, versions."""
     if not getattr(learn, "epochs", None):
         raise CourseError("This learner has not finished a fit: fit it, for an epoch at least, then record it.")
-    run = _run_metadata(learn.data, learn.ws, name, learn.seed, config)
+    run = _run_metadata(data_facts(learn.data), learn.ws, name, learn.seed, config)
     forget_failure(run, learn.ws)
+    if given not in (None, run["data"]):
+        run["given"] = given
     return write_record({
         **run, "recipe": learn.recipe, "final": {**learn.epochs[-1], **final}, "epochs": learn.epochs,
         "fit": learn.checkpoints.kept.name,
@@ -47,17 +51,15 @@ def record(learn,     # a learner that was fitted
         "test_looks": count_test_evals(learn.ws, learn.data)}, learn.ws)
 
 
-def _run_metadata(data, ws, name, seed, config):
+def _run_metadata(facts, ws, name, seed, config):
     "The part of a record that says which run it is; how it was trained is known when it was."
-    facts = {"title": data.title, "fingerprint": data.fingerprint, "stand_in": bool(data.stand_in),
-             "train": len(data.train), "valid": len(data.valid), "part": data.is_part}
     return {"name": name, "config": config or {}, "seed": seed, "recipe": "", "scale": ws.scale, "data": facts}
 
 
-def _note_failure(why, data, ws, name, seed, config):
+def _note_failure(why, facts, ws, name, seed, config):
     "Put a run that failed into the ledger, unless that has its finished one."
     try:
-        write_record({**_run_metadata(data, ws, name, seed, config), "final": {}, "failed": why}, ws)
+        write_record({**_run_metadata(facts, ws, name, seed, config), "final": {}, "failed": why}, ws)
     except CourseError as e:  # a full disk must not end the other runs too
         print(f"This could not be put into the ledger: {e}")
 
@@ -90,24 +92,23 @@ def run_grid(train,          # function (data, ws, seed=..., **configuration) ->
     "Train every configuration with every seed."
     import pandas as pd
 
-    if isinstance(data, list) and len(data) != len(seeds):
-        raise CourseError(f"There are {len(data)} sets of data for {len(seeds)} seeds: one for each seed, or one for "
-                          f"all, is expected.")
-    todo = [(name, seed, {**shared, **configurations[name]}) for seed in seeds for name in configurations]
-    rows, began = [], time.monotonic()
+    sets = _data_of_seeds(data, seeds)
+    _check_grid(train, configurations)
+    todo = [(name, seed, {**shared, **configurations[name]}) for seed in sets for name in configurations]
+    facts, rows, began = {seed: data_facts(part) for seed, part in sets.items()}, [], time.monotonic()
     if executor is None:
-        reasons = (_run_one(train, _part(data, seeds, run[1]), ws, *run, n_threads) for run in todo)
+        reasons = (_run_one(train, sets[run[1]], ws, *run, facts[run[1]], n_threads) for run in todo)
     else:
-        sent = [_send(part, ws) for part in data] if isinstance(data, list) else _send(data, ws)
-        reasons = map(_outcome, [executor.submit(_run_one, train, _part(sent, seeds, run[1]), ws, *run, n_threads or 1)
-                                 for run in todo])
+        sent = {id(part): _send(part, ws) for part in sets.values()}
+        reasons = map(_outcome, [executor.submit(_run_one, train, sent[id(sets[run[1]])], ws, *run, facts[run[1]],
+                                                 n_threads or 1) for run in todo])
     for k, ((name, seed, config), why) in enumerate(zip(todo, reasons), 1):
         status = "failed" if why else "finished"
         rows.append((name, seed, status, why))
         if why:
-            _note_failure(why, _part(data, seeds, seed), ws, name, seed, config)
+            _note_failure(why, facts[seed], ws, name, seed, config)
         else:
-            forget_failure(_run_metadata(_part(data, seeds, seed), ws, name, seed, config), ws)
+            forget_failure(_run_metadata(facts[seed], ws, name, seed, config), ws)
         left = (time.monotonic() - began) / k * (len(todo) - k)
         if why or left > 60 or k == len(todo):  # a line for each run only where runs are long
             print(f"{k} of {len(todo)}: {name}, seed {seed}: {status}{': ' + why if why else ''}"
@@ -115,7 +116,7 @@ def run_grid(train,          # function (data, ws, seed=..., **configuration) ->
     return pd.DataFrame(rows, columns=["name", "seed", "status", "why"])
 
 # %% ../nbs/kit/21_runs.ipynb #586a6d85
-def _run_one(train, data, ws, name, seed, config, n_threads):
+def _run_one(train, data, ws, name, seed, config, facts, n_threads):
     "Train and record one run; why it failed, or ''."
     before = torch.get_num_threads()
     if n_threads:
@@ -123,7 +124,8 @@ def _run_one(train, data, ws, name, seed, config, n_threads):
     said = io.StringIO()
     try:
         with redirect_stdout(said):
-            record(train(data.receive() if isinstance(data, _Sent) else data, ws, seed=seed, **config), name, config)
+            data = data.receive() if isinstance(data, _Sent) else data
+            record(train(data, ws, seed=seed, **config), name, config, facts)
     except Exception as e:  # whatever a student's function raises must not end the grid
         return f"{type(e).__name__}: {str(e).splitlines()[0] if str(e) else 'no reason given'}"
     finally:
@@ -134,9 +136,32 @@ def _run_one(train, data, ws, name, seed, config, n_threads):
     return ""
 
 
-def _part(data, seeds, seed):
-    "The data of a seed."
-    return data[list(seeds).index(seed)] if isinstance(data, list) else data
+def _data_of_seeds(data, seeds) -> dict: # {seed: data}
+    "The data of each seed: of a list one for each, else all the same."
+    seeds = [seeds] if isinstance(seeds, (int, np.integer)) else list(seeds)
+    parts = list(data) if isinstance(data, (list, tuple)) else [data] * len(seeds)
+    if len(set(seeds)) < len(seeds):
+        raise CourseError(f"The seeds are {seeds}: each once is expected; folds have a seed of their own each, "
+                          f"range({len(seeds)}).")
+    if len(parts) != len(seeds):
+        raise CourseError(f"There are {len(parts)} sets of data for {len(seeds)} seeds: one for each seed, or one for "
+                          f"all, is expected.")
+    if wrong := [part for part in parts if not hasattr(part, "fingerprint")]:
+        raise CourseError(f"The data are {wrong[0]!r:.80}: what a loader of coursekit.data gives is expected, or a "
+                          f"list "
+                          "of such.")
+    return dict(zip(seeds, parts))
+
+
+def _check_grid(train, configurations):
+    "Fail in words where a grid can't call what it is given."
+    if not isinstance(configurations, dict):
+        raise CourseError(f"The configurations are {configurations!r:.80}: {{name: {{argument: value}}}} is expected.")
+    try:
+        inspect.signature(train).bind_partial(None, None, seed=0)
+    except TypeError as e:
+        raise CourseError(f"The train function can't be called as train(data, ws, seed=..., **configuration) ({e}): "
+                          "let it begin with these arguments.") from e
 
 
 def _outcome(future):
@@ -146,30 +171,31 @@ def _outcome(future):
     except Exception as e:
         return f"its process ended ({type(e).__name__})"
 
-
+# %% ../nbs/kit/21_runs.ipynb #9c45ee57
 class _Sent:
-    "Data for another process, by the folder where it lies."
-    def __init__(self, kind, folder, plain):
-        self.kind, self.folder, self.plain = kind, folder, plain
+    "Data for another process, by the files where it lies."
+    def __init__(self, kind, paths, plain):
+        self.kind, self.paths, self.plain = kind, paths, plain
 
     def receive(self):
         "The data, its arrays mapped from their files."
-        arrays = {path.stem: np.load(path, mmap_mode="r") for path in Path(self.folder).glob("*.npy")}
-        return self.kind(**self.plain, **arrays)
+        if absent := [path for path in self.paths.values() if not path.is_file()]:
+            raise CourseError(f"{short_path(absent[0])} is not on this machine: COURSEKIT_RUNS must be a folder that "
+                              "all workers see.")
+        return self.kind(**self.plain, **{name: np.load(path, mmap_mode="r") for name, path in self.paths.items()})
 
 
 def _send(data, ws) -> _Sent:
-    "Write the arrays of data into the runs folder, once."
+    "Write the arrays of data into the runs folder, each once."
     data = one_size(data) if hasattr(data, "images") else data
     fields = {f: getattr(data, f) for f in data.__dataclass_fields__}
-    arrays = {f: x for f, x in fields.items() if isinstance(x, np.ndarray)}
-    folder = ws.runs / "sent" / f"{data.fingerprint}-{describe(**arrays).key}"
-    if not folder.exists():
-        with atomic_path(folder) as part:
-            part.mkdir(parents=True)
-            for name, x in arrays.items():
-                np.save(part / f"{name}.npy", x)
-    return _Sent(type(data), folder, {f: x for f, x in fields.items() if f not in arrays})
+    paths = {f: ws.runs / "sent" / f"{describe(array=x).key}.npy" for f, x in fields.items()
+             if isinstance(x, np.ndarray)}
+    for name, path in paths.items():
+        if not path.exists():
+            with atomic_path(path) as part, open(part, "wb") as f:
+                np.save(f, fields[name])
+    return _Sent(type(data), paths, {f: x for f, x in fields.items() if f not in paths})
 
 # %% ../nbs/kit/21_runs.ipynb #3e494280
 def ablate(train,          # function (data, ws, seed=..., **configuration) -> a fitted learner
@@ -226,4 +252,6 @@ def evaluate_test_once(learn, name, config):
     `tested` added."""
     config = {**config, "tested": True}
     if learn.checkpoints.kept.name not in set(load_runs(learn.ws, learn.data, {name: config}).fit):
-        record(learn, name, config, test_accuracy=evaluate_test(learn)["accuracy"])
+        found = evaluate_test(learn)
+        record(learn, name, config,
+               **{f"test_{k}": v for k, v in found.items() if k not in ("low", "high", "n", "looks")})

@@ -105,12 +105,15 @@ class Task:
     shape: Callable   # (inputs xb, number of classes) -> the outputs' shape
     targets: Callable | None = None # (xb, yb) -> (xb, yb): makes the targets from the inputs
     callbacks: tuple = ()           # classes
+    labels: Callable | None = None  # (inputs xb, number of classes) -> the targets' shape; None: any
 
 
-CLASSIFICATION = Task("classification", CrossEntropy, (accuracy,), lambda xb, n: (len(xb), n))
-MULTI_LABEL = Task("multi-label", BinaryCrossEntropy, (accuracy_multi,), lambda xb, n: (len(xb), n))
-SEGMENTATION = Task("segmentation", PixelCrossEntropy, (pixel_accuracy, MeanDice), lambda xb,
-                    n: (len(xb), n, *xb.shape[2:]))
+CLASSIFICATION = Task("classification", CrossEntropy, (accuracy,), lambda xb, n: (len(xb), n),
+                      labels=lambda xb, n: (len(xb),))
+MULTI_LABEL = Task("multi-label", BinaryCrossEntropy, (accuracy_multi,), lambda xb, n: (len(xb), n),
+                   labels=lambda xb, n: (len(xb), n))
+SEGMENTATION = Task("segmentation", PixelCrossEntropy, (pixel_accuracy, MeanDice),
+                    lambda xb, n: (len(xb), n, *xb.shape[2:]), labels=lambda xb, n: (len(xb), *xb.shape[2:]))
 SEQUENCE = Task("sequence", LMCrossEntropy, (accuracy,), lambda xb, n: (*xb.shape, n), callbacks=(CarryHiddenState,))
 
 # %% ../nbs/kit/13_task.ipynb #ae8cf431
@@ -119,19 +122,44 @@ def as_task(task,  # a `Task`, the name of one, or None
            ) -> Task:
     "The task that is meant."
     known = {t.name: t for t in (CLASSIFICATION, MULTI_LABEL, SEGMENTATION, SEQUENCE)}
+    if task is None and hasattr(data, "chars"):
+        return SEQUENCE
+    if task is None and data.labels is None:
+        raise CourseError("There are no labels to tell the task from: name one, such as a Task with targets= that are "
+                          "made from the images.")
     if task is None:
-        return SEQUENCE if hasattr(data, "chars") else {2: MULTI_LABEL, 3: SEGMENTATION}.get(data.labels.ndim,
-            CLASSIFICATION)
+        n_axes = 3 if data.labels.dtype == object else data.labels.ndim  # masks of several sizes
+        return {2: MULTI_LABEL, 3: SEGMENTATION}.get(n_axes, CLASSIFICATION)
     if not isinstance(task, Task) and task not in known:
         raise CourseError(f"The task is {task!r}: {', '.join(map(repr, known))}, or a Task of your own, is expected.")
     return known.get(task, task) if isinstance(task, str) else task
 
-
+# %% ../nbs/kit/13_task.ipynb #a1b5f56c
 def check_outputs(model,
-                  xb,        # a batch of inputs, two or more
+                  batch,     # inputs, two or more, and their targets where there are any
                   n_classes,
                   task):
-    "Fail in words where the model's outputs are not those of the task."
+    "Fail in words where the targets or the model's outputs are not those of the task."
+    xb, *yb = batch
+    if yb and task.labels and tuple(yb[0].shape) != (wanted := tuple(task.labels(xb, n_classes))):
+        raise CourseError(f"The labels of {len(xb)} examples have the shape {tuple(yb[0].shape)} and {task.name} takes "
+                          f"{wanted}: name the task that they are for, or give such labels.")
+    out = _answers(model, xb)
+    if not isinstance(out, torch.Tensor):
+        raise CourseError(f"The model gives a {type(out).__name__}: a tensor is expected, or a tuple that begins with "
+                          "one; wrap it, as in a module whose forward takes what you need of it.")
+    shape, expected = tuple(out.shape), tuple(task.shape(xb, n_classes))
+    if shape != expected:
+        at = [i for i, (a, b) in enumerate(zip(shape, expected)) if a != b]
+        last = len(shape) == len(expected) and len(at) == 1 and expected[at[0]] == n_classes and at[0] > 0
+        advice = f"its last layer should have {n_classes} outputs" if last \
+            else f"{expected} is expected for {task.name}"
+        raise CourseError(f"The model gives outputs of shape {shape} for {len(xb)} examples and there are {n_classes} "
+                          f"classes: {advice}.")
+
+
+def _answers(model, xb):
+    "The first of what a model gives, in eval mode."
     training = model.training
     with torch.no_grad():
         try:
@@ -142,10 +170,4 @@ def check_outputs(model,
                               "or read the images at the size that it is made for.") from e
         finally:
             model.train(training)
-    shape, expected = tuple((out[0] if isinstance(out, tuple) else out).shape), tuple(task.shape(xb, n_classes))
-    if shape != expected:
-        wrong = [i for i, (a, b) in enumerate(zip(shape, expected)) if a != b]
-        advice = f"its last layer should have {n_classes} outputs" if len(shape) == len(expected) \
-            and wrong == [expected.index(n_classes, 1)] else f"{expected} is expected for {task.name}"
-        raise CourseError(f"The model gives outputs of shape {shape} for {len(xb)} examples and there are {n_classes} "
-                          f"classes: {advice}.")
+    return out[0] if isinstance(out, tuple) else out

@@ -1,5 +1,6 @@
 "The learner: what fastai promises, new pictures, the recipe in words, and the sentences for bad input."
 import os
+import re
 from dataclasses import replace
 from functools import partial
 
@@ -8,6 +9,7 @@ import pytest
 import torch
 from conftest import made, net, quiet
 from fastai.callback.core import Callback
+from fastai.callback.mixup import MixUp
 from fastai.callback.schedule import lr_find  # noqa: F401 - adds Learner.lr_find
 from fastai.callback.training import BnFreeze, GradientClip
 from fastai.interpret import ClassificationInterpretation
@@ -15,10 +17,11 @@ from fastai.torch_core import params
 from PIL import Image
 from torch import nn
 
-from coursekit.augment import cutout, mixup, random_hflip, random_translate
+from coursekit.augment import cutout, mixup, random_affine, random_hflip, random_translate
 from coursekit.files import CourseError
-from coursekit.learner import channel_stats, learner, optimizer
+from coursekit.learner import channel_stats, image_loaders, learner, optimizer
 from coursekit.ledger import references
+from coursekit.task import CrossEntropy
 
 # What fastai promises
 
@@ -274,14 +277,16 @@ def test_the_recipe_of_the_references_word_for_word(place):
     strong = said(place, 1, **raw, augment=[random_hflip, random_translate(3), cutout(4), mixup(3, alpha=0.4)])
     words = "random_hflip, random_translate(max_shift=3), cutout(side=4), mixup(alpha=0.4, n_classes=3)"
     assert strong == f"{plain}, {words}"
-    assert said(place, 2, opt=None) == "Adam, lr 0.001, weight decay 0.01, batch 8, 2 epochs", "normalized as usual"
+    assert said(place, 2, opt=None) == "fastai's Adam, lr 0.001, weight decay 0.01, batch 8, 2 epochs", \
+        "normalized as usual"
 
 
 def test_a_cycle_is_said_by_where_it_begins_turns_and_ends(place):
     assert said(place, 2, 0.01, method="fit_one_cycle") \
         == "SGD, lr 0.0004 to 0.01 to 1e-07, momentum 0.95 to 0.85 to 0.95, batch 8, 2 epochs"
     assert said(place, 2, 0.01, method="fit_one_cycle", opt=None) \
-        == "Adam, lr 0.0004 to 0.01 to 1e-07, weight decay 0.01, batch 8, 2 epochs", "Adam's own momentum is not said"
+        == "fastai's Adam, lr 0.0004 to 0.01 to 1e-07, weight decay 0.01, batch 8, 2 epochs", \
+            "Adam's own momentum is not said"
     assert said(place, 2, 0.01, method="fit_flat_cos", opt=optimizer("SGD")) \
         == "SGD, lr 0.01 to 1e-07, batch 8, 2 epochs"
 
@@ -295,7 +300,77 @@ def test_frozen_groups_and_rates_of_their_own_are_said(place):
     learn.freeze()
     assert quiet(learn, 1, 0.01).recipe.endswith("batch 8, 1 epoch, 1 of 2 groups of layers")
     learn.unfreeze()
-    assert "groups" not in learn.recipe
+    first = learn.recipe
+    assert quiet(learn, 2, 0.01).recipe.endswith(f"batch 8, 2 epochs; after {first}") and "groups" in first
+    norms = learner(made(64), net(), place, bs=8, **{**kwargs, "train_bn": True})
+    norms.freeze()
+    said_of = quiet(norms, 1, slice(1e-4, 0.01)).recipe
+    assert said_of.endswith("batch 8, 1 epoch, 1 of 2 groups of layers") and "first layers" not in said_of
+
+
+def test_a_recipe_is_of_the_fits_and_of_nothing_that_follows(place):
+    learn = learner(made(64), net(), place, bs=8, opt=optimizer("SGD", momentum=0.9, nesterov=True))
+    with pytest.raises(CourseError, match="has not been fitted"):
+        print(learn.recipe)
+    with learn.no_bar(), learn.no_logging():
+        learn.fit(2, 0.01, cbs=[MixUp(0.4)])
+        before = learn.recipe
+        learn.lr_find(num_it=5, show_plot=False)
+    assert before == learn.recipe and before.startswith("SGD, lr 0.01, momentum 0.9, nesterov, batch 8, 2 epochs, "
+                                                        "MixUp")
+    again = quiet(learner(made(64), learn.model, place, bs=8, opt=optimizer("SGD")), 1, 0.01)
+    assert again.recipe.endswith("batch 8, 1 epoch; after another fit")
+
+
+def squeezed(k):
+    return lambda xb, yb: (xb * k, yb)
+
+
+class Noise:
+    "An augmentation that is an object."
+    def __init__(self, amount):
+        self.amount = amount
+
+    def __call__(self, xb, yb):
+        return xb + self.amount * torch.randn_like(xb), yb
+
+
+@pytest.mark.parametrize("kwargs, words", [
+    ({"loss_func": CrossEntropy(label_smoothing=0.1)}, "loss CrossEntropy(label_smoothing=0.1)"),
+    ({"loss_func": nn.CrossEntropyLoss(weight=torch.tensor([1., 2., 3.]))}, "loss CrossEntropyLoss(weight=[1.0, 2.0, "
+                                                                            "3.0])"),
+    ({"loss_func": nn.functional.cross_entropy}, "loss cross_entropy"),
+    ({"augment": [Noise(0.1)]}, "Noise(amount=0.1)"),
+    ({"augment": [squeezed(0.5)]}, "<lambda>(k=0.5)"), ({"augment": random_affine(degrees=5)}, "random_affine(")])
+def test_losses_and_augmentations_are_said_with_what_they_were_made_with(kwargs, words, place):
+    assert words in said(place, 1, 0.01, **kwargs)
+
+
+def test_restarts_and_steps_are_told_from_a_fall(place):
+    lr = said(place, 2, 1, 0.01, method="fit_sgdr")
+    assert re.match(r"SGD, lr 0.01 to 6\S+e-06 to 0.00999 to 0,", lr), lr
+
+
+def test_probabilities_are_those_of_the_task_under_any_loss(place):
+    s = made(60)
+    several = replace(s, labels=np.stack([s.labels >= 0, s.labels > 1], 1).astype(int), classes=["a", "b"],
+                      fingerprint="b")
+    learn = learner(several, nn.Sequential(nn.Flatten(), nn.Linear(768, 2)), place, bs=16,
+                    loss_func=nn.BCEWithLogitsLoss())
+    probs = quiet(learn, 2, 0.01).get_preds()[0]
+    xb = learn.dls.valid.one_batch()[0]
+    assert torch.allclose(probs[:len(xb)], learn.model.eval()(xb).sigmoid(), atol=1e-5)
+    names, labels, _ = learn.predict(s.images[0])
+    assert labels.shape == (2,) and names == [c for c, there in zip("ab", labels) if there]
+
+
+def test_loaders_of_ones_own_and_settings_beside_them_are_a_sentence(place):
+    s = made(60)
+    own = image_loaders(s, "cpu", 8)
+    with pytest.raises(CourseError, match="loaders= brings batches of its own: give bs, augment"):
+        learner(s, net(), place, loaders=own, augment=[random_hflip])
+    a, b = (quiet(learner(s, net(), place, loaders=image_loaders(s, "cpu", 8, seed=k)), 1, 0.01) for k in (0, 1))
+    assert a.checkpoints.kept != b.checkpoints.kept, "another seed of the loaders is another fit"
 
 
 class Paced(Callback):

@@ -14,8 +14,9 @@ from torch import nn
 
 from coursekit.files import CourseError
 from coursekit.learner import learner
-from coursekit.ledger import ledger, results
-from coursekit.runs import config_diff, record, run_grid, summarize
+from coursekit.ledger import ledger, load_runs, results
+from coursekit.runs import ablate, config_diff, record, run_grid, summarize
+from coursekit.splits import kfold_splits, subsample
 
 
 def test_the_verdict_counts():
@@ -180,3 +181,38 @@ class Paths(WorkerPlugin):
     "A worker that starts anew finds the tests too."
     def setup(self, worker):
         sys.path.insert(0, os.path.dirname(__file__))
+
+
+def part_of_it(data, ws, seed, share=1.):
+    "A run that takes fewer images than the grid hands over."
+    return fit_one(subsample(data, share, seed) if share < 1 else data, ws, seed)
+
+
+def test_a_run_that_takes_a_part_is_found_by_what_the_grid_was_given(place):
+    runs = ablate(part_of_it, {"half": {"share": 0.5}, "all": {}}, [0], made(), place)
+    assert runs.name.tolist() == ["half", "all"] and [d["train"] for d in runs.data][0] < [d["train"]
+        for d in runs.data][1]
+    assert len(ablate(part_of_it, {"half": {"share": 0.5}, "all": {}}, [0], made(), place)) == len(ledger(place)) == 2
+
+
+def test_other_folds_and_other_parts_are_other_data(place):
+    s = made()
+    for k in 0, 1:
+        run_grid(fit_one, {"a": {}}, [0, 1, 2], kfold_splits(s, 3, seed=k), place)
+        run_grid(fit_one, {"b": {}}, [0], subsample(s, 0.5, seed=k), place)
+    assert len(ledger(place)) == 8
+    for k in 0, 1:
+        assert len(load_runs(place, kfold_splits(s, 3, seed=k), {"a": {}})) == 3
+        assert len(load_runs(place, subsample(s, 0.5, seed=k), {"b": {}})) == 1
+
+
+@pytest.mark.parametrize("change, says", [
+    ({"seeds": [0, 0]}, "each once is expected"), ({"data": [1]}, "what a loader of coursekit.data gives"),
+    ({"configurations": ["a"]}, "name: .*argument: value"), ({"data": "my-images"}, "what a loader of coursekit.data "
+                                                                                    "gives"),
+    ({"train": lambda seed=0: None}, "can't be called as train.data, ws, seed=..., ..configuration.")])
+def test_a_grid_that_cannot_run_is_a_sentence(change, says, place):
+    given = {"train": fit_one, "configurations": {"a": {}}, "seeds": [0], "data": made(), **change}
+    with pytest.raises(CourseError, match=says):
+        run_grid(*given.values(), place)
+    assert not len(ledger(place))

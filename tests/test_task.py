@@ -11,7 +11,8 @@ import torch
 from conftest import half_labeled, made, net, quiet, with_masks
 from torch import nn
 
-from coursekit.augment import random_hflip, random_translate
+from coursekit.augment import mixup, random_hflip, random_translate
+from coursekit.evaluate import evaluate_test
 from coursekit.files import CourseError
 from coursekit.learner import image_loaders, learner, optimizer
 from coursekit.task import CLASSIFICATION, MULTI_LABEL, SEGMENTATION, SEQUENCE, Task, as_task, check_outputs
@@ -199,9 +200,37 @@ def test_a_task_that_nobody_knows_is_a_sentence(task):
 def test_a_look_at_the_outputs_leaves_the_model_as_it_was(training):
     model, xb = net().train(training), torch.rand(2, 3, 16, 16)
     before = {k: v.clone() for k, v in model.state_dict().items()}
-    check_outputs(model, xb, 3, CLASSIFICATION)
+    check_outputs(model, (xb,), 3, CLASSIFICATION)
     for wrong, n in (xb, 4), (xb[:, :2], 3):
         with pytest.raises(CourseError, match="its last layer should have 4 outputs|can't take inputs of shape"):
-            check_outputs(model, wrong, n, CLASSIFICATION)
+            check_outputs(model, (wrong,), n, CLASSIFICATION)
         assert model.training == training
     assert all(torch.equal(before[k], v) for k, v in model.state_dict().items())
+
+
+@pytest.mark.parametrize("make, says", [
+    (lambda ws: learner(made(40), net(), ws, task="multi-label"), "have the shape .2,. and multi-label takes .2, 3."),
+    (lambda ws: learner(made(40), by_pixel(3), ws, task="segmentation"), "segmentation takes .2, 16, 16."),
+    (lambda ws: learner(replace(made(40), labels=None), net(), ws), "no labels to tell the task from"),
+    (lambda ws: quiet(learner(with_masks(40), by_pixel(), ws, augment=[mixup(2)]), 1), "mixup blends one label an "
+                                                                                       "image"),
+    (lambda ws: learner(with_masks(40), Dicts(), ws), "The model gives a dict: a tensor is expected"),
+    (lambda ws: learner(made(40), nn.Conv2d(3, 4, 1), ws, task=Task("again", nn.MSELoss, (), lambda xb, n: xb.shape,
+     lambda xb, yb: (xb, xb))), "outputs of shape .2, 4, 16, 16. for 2 examples and there are 3 classes: its last layer should have 3")])
+def test_targets_and_outputs_that_are_another_tasks_are_a_sentence(make, says, place):
+    with pytest.raises(CourseError, match=says):
+        make(place)
+
+
+class Dicts(nn.Module):
+    "Answers as torchvision's segmentation models do."
+    def forward(self, xb):
+        return {"out": xb[:, :2]}
+
+
+def test_the_test_part_of_masks_is_judged_by_the_metrics(place):
+    learn = quiet(segment(place), 3, 0.05)
+    first, second = evaluate_test(learn), evaluate_test(learn)
+    assert set(first) == {"loss", "pixel_accuracy", "mean_dice", "n", "looks"} and first["n"] == 24
+    assert 0 < first["pixel_accuracy"] <= 1 and second["looks"] == first["looks"] + 1 \
+        and second["loss"] == first["loss"]
