@@ -216,7 +216,8 @@ def test_a_look_at_the_outputs_leaves_the_model_as_it_was(training):
                                                                                        "image"),
     (lambda ws: learner(with_masks(40), Dicts(), ws), "The model gives a dict: a tensor is expected"),
     (lambda ws: learner(made(40), nn.Conv2d(3, 4, 1), ws, task=Task("again", nn.MSELoss, (), lambda xb, n: xb.shape,
-     lambda xb, yb: (xb, xb))), "outputs of shape .2, 4, 16, 16. for 2 examples and there are 3 classes: its last layer should have 3")])
+     lambda xb, yb: (xb, xb))), "outputs of shape .2, 4, 16, 16. for 2 examples and there are 3 classes: its last "
+                                "layer should have 3")])
 def test_targets_and_outputs_that_are_another_tasks_are_a_sentence(make, says, place):
     with pytest.raises(CourseError, match=says):
         make(place)
