@@ -10,7 +10,7 @@ import numpy as np
 
 from .evaluate import calibration_curve, evaluate_test
 from .plots import history, plot_top_losses
-from .splits import one_size
+from .splits import check_one_label, one_size
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -33,6 +33,7 @@ def simple_baselines(splits, most=5000) -> "pd.DataFrame": # model, accuracy, se
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
+    check_one_label(splits, "simple_baselines")
     splits = one_size(splits)
     train = np.random.default_rng(0).permutation(splits.train)[:most]
     x, xv = (splits.images[idx].reshape(len(idx), -1).astype(np.float32) / 255 for idx in (train, splits.valid))

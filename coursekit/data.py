@@ -16,7 +16,14 @@ from .datasets import cifar10, cifar100, hippocampus, imagenette, omniglot, pets
 from .files import CourseError, files_below, short_path
 from .images import center_crop_resize, decode
 from .plots import contact_sheet
-from .splits import Splits, center_crop_all, image_folder, image_table, make_split  # noqa: F401 - for _all_
+from coursekit.splits import (  # noqa: F401 - for _all_
+    Splits,
+    center_crop_all,
+    check_one_label,
+    image_folder,
+    image_table,
+    make_split,
+)
 from .stats import wilson_interval
 from .widgets import dataset_picker, resolution_game, resolution_score  # noqa: F401 - for _all_
 
@@ -49,6 +56,7 @@ def class_counts(splits) -> "pd.DataFrame": # a row a class, a column a part
     "How many images of each class each part has."
     import pandas as pd
 
+    check_one_label(splits, "class_counts")
     parts = {p: np.bincount(splits.labels[getattr(splits, p)], minlength=len(splits.classes))
              for p in ("train", "valid", "test")}
     return pd.DataFrame(parts, index=pd.Index(splits.classes, name="class")).assign(total=lambda df: df.sum(axis=1))
@@ -56,6 +64,7 @@ def class_counts(splits) -> "pd.DataFrame": # a row a class, a column a part
 
 def imbalance_ratio(splits, part="train"):
     "The largest class over the smallest; 1 is balanced."
+    check_one_label(splits, "imbalance_ratio")
     counts = class_counts(splits)[part]
     return float(counts.max() / counts.min())
 

@@ -12,6 +12,7 @@ import numpy as np
 
 from .files import CourseError
 from .images import evenly_spaced
+from .splits import check_one_label, check_splits
 from .stats import ci_half_width, wilson_interval
 
 if TYPE_CHECKING:
@@ -19,32 +20,77 @@ if TYPE_CHECKING:
     import pandas as pd
 
 # %% ../nbs/kit/22_plots.ipynb #b2352e99
+_COLORS = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#999999"  # Okabe and Ito's
+
+
 def contact_sheet(splits,
-                  per_class=1,    # images of each class
-                  part="train",   # train, valid or test
+                  per_class=1,    # images of each class; rows of images where those have no one class
+                  part="train",   # train, valid, test, or unlabeled where there are such
                   ncols=10,
                  ) -> "plt.Figure":
-    "Images of every class, with the class above each."
+    "Images of every class, with the class above each; of several labels their names, and masks over their images."
     import matplotlib.pyplot as plt
 
-    if part not in ("train", "valid", "test"):
-        raise CourseError(f"The part is {part!r}: choose 'train', 'valid' or 'test'.")
-    idx = getattr(splits, part)
-    groups = [evenly_spaced(idx[splits.labels[idx] == c], per_class) for c in range(len(splits.classes))]
-    chosen = [g[j] for j in range(per_class) for g in groups if j < len(g)]
+    check_splits(splits)
+    if part not in splits.parts:
+        *parts, last = map(repr, splits.parts)
+        raise CourseError(f"The part is {part!r}: choose {', '.join(parts)} or {last}.")
+    if not (chosen := _chosen(splits, part, per_class, ncols)):
+        raise CourseError(f"There are no {part} images in {splits.title}: choose a part that has some.")
+    titles = [_title(splits, i) if part != "unlabeled" else "" for i in chosen]
     ncols = min(ncols, len(chosen))
-    nrows = -(-len(chosen) // ncols)
-    fig, axes = plt.subplots(nrows, ncols, figsize=(max(4, ncols), 1.15 * nrows + 0.3), dpi=90,
-                             squeeze=False, layout="constrained")
+    nrows, n_lines = -(-len(chosen) // ncols), max(title.count("\n") + 1 for title in titles)
+    fig, axes = plt.subplots(nrows, ncols, figsize=(max(4, ncols), (1.15 + 0.12 * max(0, n_lines - 3)) * nrows + 0.3),
+                             dpi=90, squeeze=False, layout="constrained")
     for ax in axes.flat:
         ax.axis("off")
-    for ax, i in zip(axes.flat, chosen):
-        image, name = splits.images[i], splits.classes[splits.labels[i]].replace("_", " ")
-        ax.imshow(image, interpolation="nearest" if len(image) <= 64 else "auto")
-        ax.set_title(textwrap.fill(name, 15), fontsize=7, pad=2, parse_math=False)  # a class may be called $^$
+    for ax, i, title in zip(axes.flat, chosen, titles):
+        ax.imshow(splits.images[i], interpolation="nearest" if len(splits.images[i]) <= 64 else "auto")
+        ax.set_title(title, fontsize=7, pad=2, parse_math=False)  # a class may be called $^$
+    if splits.labels.ndim == 3 and part != "unlabeled":
+        _draw_masks(fig, axes.flat, splits.labels[chosen], splits.classes)
     fig.suptitle(f"{splits.title}: {part} images", fontsize=10, parse_math=False)
     plt.close(fig)  # the figure is returned, so that it is shown once
     return fig
+
+# %% ../nbs/kit/22_plots.ipynb #d40b6e19
+def _chosen(splits, part, per_class, ncols):
+    "Indices of evenly spaced images: of each class in turn, or of the part where its images have no one class."
+    idx = getattr(splits, part)
+    if splits.labels.ndim > 1 or part == "unlabeled":
+        return evenly_spaced(idx, per_class * ncols)
+    groups = [evenly_spaced(idx[splits.labels[idx] == c], per_class) for c in range(len(splits.classes))]
+    return [g[j] for j in range(per_class) for g in groups if j < len(g)]
+
+
+def _title(splits, i, most=4):
+    "The class of an image, or the first of several and how many there are beside; nothing for a mask."
+    label = splits.labels[i]
+    if label.ndim == 2:
+        return ""
+    names = [splits.classes[c].replace("_", " ") for c in (np.flatnonzero(label) if label.ndim else [label])]
+    said = [*names[:most], *[f"{len(names) - most} more"] * (len(names) > most)]
+    return textwrap.fill(", ".join(said) or "none", 15)
+
+
+def _draw_masks(fig, axes, masks, classes):
+    "Classes in colors over images, all but class 0, and below what the colors mean."
+    from matplotlib import colormaps, colors
+    from matplotlib.patches import Patch
+
+    n = len(classes) - 1
+    palette = np.zeros((256, 4))  # what is no class has no color
+    palette[1:n + 1] = colors.to_rgba_array(_COLORS)[:n] if n <= len(_COLORS) \
+        else colormaps["viridis"](np.linspace(0, 1, n))
+    palette[1:n + 1, 3] = 0.5
+    for ax, mask in zip(axes, masks.astype(np.uint8)):
+        ax.imshow(palette[mask], interpolation="nearest")
+    if seen := [c for c in range(1, n + 1) if (masks == c).any()]:
+        legend = fig.legend([Patch(color=palette[c]) for c in seen], ["-"] * len(seen), fontsize=7,
+                            ncols=min(6, len(seen)), loc="outside lower center")
+        fig.set_figheight(fig.get_figheight() + 0.2 * -(-len(seen) // 6))
+        for text, c in zip(legend.get_texts(), seen):  # a name may hold a $, or begin with _
+            text.set(text=classes[c].replace("_", " "), parse_math=False)
 
 # %% ../nbs/kit/22_plots.ipynb #c34e2544
 def plot_top_losses(splits, preds, idx=None, n=20) -> "plt.Figure":
@@ -52,6 +98,7 @@ def plot_top_losses(splits, preds, idx=None, n=20) -> "plt.Figure":
     (len(idx), classes)."""
     import matplotlib.pyplot as plt
 
+    check_one_label(splits, "plot_top_losses")
     idx, preds = splits.valid if idx is None else idx, np.asarray(preds)
     labels, says = splits.labels[idx], preds.argmax(1)
     wrong = np.flatnonzero(says != labels)
@@ -75,9 +122,6 @@ def history(learn) -> "pd.DataFrame": # epoch, train_loss, valid_loss, accuracy
     import pandas as pd
 
     return pd.DataFrame([{"epoch": k, **values} for k, values in enumerate(learn.epochs, 1)])
-
-
-_COLORS = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#999999"
 
 
 def plot_curves(runs, ax, metric="accuracy"):

@@ -243,6 +243,24 @@ def _say_unread(root, bad, n):
                   + " (HEIC must be converted to JPEG first)" * any(f.lower().endswith((".heic", ".heif")) for f in bad)
                   + (f". {why}" if (why := why_unread(Path(root) / bad[0])) else ""), stacklevel=4)
 
+# %% ../nbs/kit/07_splits.ipynb #c81e52b7
+def check_splits(splits):
+    "Fail in words where a text, or the name of a folder, stands for images."
+    if not hasattr(splits, "images"):
+        raise CourseError(f"The splits are {splits!r:.80}: what image_folder(folder, ws), or another loader of images, "
+                          f"gives is expected.")
+
+
+def check_one_label(splits,
+                    who # asks for it, e.g. the name of a function
+                   ):
+    "Fail in words where images have masks or several labels."
+    check_splits(splits)
+    if splits.labels.ndim != 1:
+        has = "several labels an image" if splits.labels.ndim == 2 else "masks"
+        raise CourseError(f"{who} wants one label an image and {splits.title} has {has}: contact_sheet(splits) draws "
+                          f"those; for {who} give each image one class, as in replace(splits, labels=...).")
+
 # %% ../nbs/kit/07_splits.ipynb #a24eb673
 def center_crop_all(splits,
             side=None, # pixels; None: as many as the smallest has
@@ -250,7 +268,7 @@ def center_crop_all(splits,
     """The middle square of each image, (n, side, side, 3), scaled where they differ; `splits` itself where there is
     nothing to do."""
     _check_size(side)
-    _check_splits(splits)
+    check_splits(splits)
     shape = splits.images.shape
     if len(shape) == 4 and shape[1] == shape[2] and side in (None, shape[1]):
         return splits
@@ -259,18 +277,20 @@ def center_crop_all(splits,
     if len(sides) > 1 and side is None:
         print(f"{splits.title}: the middle squares have sides of {sides[0]} to {sides[-1]} pixels and are all scaled "
               f"to {sides[0]}; "
-              "squares(splits, side=...) takes another.")
+              "center_crop_all(splits, side=...) takes another.")
     side, labels = side or sides[0], splits.labels
     if labels.ndim == 3:  # masks, cut as their images are
-        labels = np.stack([scaled(center_crop(mask), side, Image.Resampling.NEAREST) for mask in labels])
+        labels = np.stack([scaled(center_crop(m), side, Image.Resampling.NEAREST) for m in _as_bytes(labels)])
     return replace(splits, images=np.stack([scaled(im, side) for im in cut]), labels=labels)
 
 
-def _check_splits(splits):
-    "Fail in words where the name of a folder, say, stands for its images."
-    if not hasattr(splits, "images"):
-        raise CourseError(f"The splits are {splits!r:.80}: what image_folder(folder, ws), or another loader, gives is "
-                          f"expected.")
+def _as_bytes(masks):
+    "Masks as uint8, which is what Pillow scales."
+    low, high = (int(f(masks)) for f in (np.min, np.max))
+    if low < 0 or high > 255:
+        raise CourseError(f"The masks hold numbers from {low} to {high}: a class from 0 to 255 for each pixel is "
+                          f"expected; number yours so.")
+    return masks.astype(np.uint8)
 
 # %% ../nbs/kit/07_splits.ipynb #5935b022
 def image_folder(root,        # holds a folder per class, or train, valid and test with those
@@ -362,7 +382,7 @@ def one_size(splits,
              squares_only=False, # True: equal images that are no squares are cut too
             ) -> Splits:
     "Images of one size, and features, as they are; of several sizes the middle squares, which is said."
-    _check_splits(splits)
+    check_splits(splits)
     shapes = {im.shape for im in splits.images} if splits.images.dtype == object else {splits.images.shape[1:]}
     if len(shapes) == 1 and not squares_only:
         return splits
@@ -374,25 +394,27 @@ def one_size(splits,
 @cache
 def _say_squares(title, side):
     "Once for each set of images."
-    print(f"The images of {title} are cut to their middle squares of {side} pixels; squares(splits) of coursekit.data "
-          f"does that once for all.")
+    print(f"The images of {title} are cut to their middle squares of {side} pixels; center_crop_all(splits) of "
+          f"coursekit.data does that once for all.")
 
 # %% ../nbs/kit/07_splits.ipynb #b6dbdb22
 def kfold_splits(splits, n_splits=5, n_repeats=1, seed=0) -> list[Splits]:
-    """Repeated stratified folds over all images, for sets too small to spare a test part: each fold is the
-    validation part once, the rest trains, and test is empty."""
+    """Repeated stratified folds over all images but the unlabeled ones, which stay that; for sets too small to spare
+    a test part: each fold is the validation part once, the rest trains, and test is empty."""
     from sklearn.model_selection import RepeatedStratifiedKFold
 
+    check_splits(splits)
     if splits.labels.ndim != 1:
         raise CourseError(f"The labels have the shape {splits.labels.shape}: one label for each image is expected, as "
                           f"slices or frames that belong together must not be divided.")
-    least = np.bincount(splits.labels).min()
+    idx = np.setdiff1d(np.arange(splits.n), splits.unlabeled)
+    least = np.bincount(splits.labels[idx]).min()
     if least < n_splits:
         raise CourseError(f"The smallest class has {least} images and there are {n_splits} folds: take at most {least} "
                           f"folds, or collect more.")
-    deal = RepeatedStratifiedKFold(n_splits=n_splits, n_repeats=n_repeats, random_state=seed).split(splits.labels,
-        splits.labels)
-    return [replace(splits, train=train, valid=valid, test=valid[:0]) for train, valid in deal]
+    deal = RepeatedStratifiedKFold(n_splits=n_splits, n_repeats=n_repeats, random_state=seed).split(
+        idx, splits.labels[idx])
+    return [replace(splits, train=idx[train], valid=idx[valid], test=idx[:0]) for train, valid in deal]
 
 
 def subsample(splits,
@@ -401,6 +423,7 @@ def subsample(splits,
              unlabeled=False,  # True: the others stay, to train on without their labels
             ) -> Splits:
     "The same with fewer training images; a smaller share is part of a larger one."
+    check_splits(splits)
     if not 0 < share <= 1:
         raise CourseError(f"The share is {share}: a number above 0 and up to 1 is expected, such as 0.5.")
     rng, keep = np.random.default_rng(seed), []

@@ -272,7 +272,8 @@ def nifti(path, voxels, code, order="<", slope=0.0, inter=0.0, offset=352):
     header = header.ljust(344, b"\0") + b"n+1\0"
     path.parent.mkdir(parents=True, exist_ok=True)
     body = voxels.astype(voxels.dtype.newbyteorder(order)).tobytes(order="F")
-    (gzip.open if path.suffix == ".gz" else open)(path, "wb").write(header + bytes(offset - 348) + body)
+    with (gzip.open if path.suffix == ".gz" else open)(path, "wb") as file:
+        file.write(header + bytes(offset - 348) + body)
 
 
 AS_USER = """
@@ -280,7 +281,7 @@ import os, sys, tempfile
 from coursekit import images
 from coursekit.datasets import cifar10
 from coursekit.splits import image_folder
-from coursekit.files import CourseError, tidy
+from coursekit.files import CourseError, short_path
 from coursekit.workspace import setup
 user, umask, root, cache, home = sys.argv[1:]
 def settle(cache, runs):

@@ -1,11 +1,14 @@
 "The baseline's parts, each against something known."
 import math
+from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
 from coursekit.baseline import simple_baselines, vgg
-from coursekit.datasets import cifar10
+from coursekit.datasets import cifar10, hippocampus
+from coursekit.files import CourseError
 
 
 def test_vgg_is_the_network_of_the_brief():
@@ -22,3 +25,11 @@ def test_dumb_baselines_are_above_chance_and_the_majority_is_not(ws):
     table = simple_baselines(cifar10(ws)).set_index("model").accuracy
     assert table["majority class"] == pytest.approx(0.1, abs=0.02) and table["5 nearest neighbours"] > 0.5 \
         and len(table) == 4
+
+
+def test_simple_baselines_want_one_label_an_image(ws):
+    one = cifar10(ws)
+    several = replace(one, labels=np.eye(10, dtype=np.uint8)[one.labels])
+    for splits, has in (hippocampus(ws), "masks"), (several, "several labels an image"):
+        with pytest.raises(CourseError, match=f"^simple_baselines wants one label an image .* has {has}: "):
+            simple_baselines(splits)

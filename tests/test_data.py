@@ -10,6 +10,7 @@ from PIL import Image
 
 from coursekit.data import (
     audit,
+    class_counts,
     extrapolate_learning_curve,
     imbalance_ratio,
     learning_curve,
@@ -21,7 +22,7 @@ from coursekit.data import (
     split_names,
     suggest_split,
 )
-from coursekit.datasets import cifar10, pets
+from coursekit.datasets import cifar10, hippocampus, pets
 from coursekit.files import CourseError
 from coursekit.splits import Splits
 
@@ -47,6 +48,15 @@ def test_imbalance_ratio(ws):
     made = replace(cifar10(ws), labels=np.array([0, 0, 0, 1, 1]), classes=["a", "b"], train=np.array([0, 1, 2, 3]),
                    valid=np.array([4]), test=np.array([], int))
     assert imbalance_ratio(made) == 3
+
+
+@pytest.mark.parametrize("count", [class_counts, imbalance_ratio])
+def test_what_counts_classes_wants_one_label_an_image(ws, count):
+    one = cifar10(ws)
+    several = replace(one, labels=np.eye(10, dtype=np.uint8)[one.labels])
+    for splits, has in (hippocampus(ws), "masks"), (several, "several labels an image"):
+        with pytest.raises(CourseError, match=f"^{count.__name__} wants one label an image .* has {has}: "):
+            count(splits)
 
 
 CHANGES = {"the same": lambda im: im, "brighter": lambda im: Image.eval(im, lambda v: min(255, v + 30)),

@@ -115,10 +115,21 @@ def weakened(check):
     "The text of a check that always says right, and of one without each of its complaints."
     yield 'def check(answer):\n    return "right"'
     lines = check.splitlines()
-    for k, line in enumerate(lines):
-        if "not yet" in line:
-            instead = 'return "right"' if '"right"' in line else "pass"
-            yield "\n".join([*lines[:k], line[:line.index("return")] + instead, *lines[k + 1:]])
+    for node in ast.walk(ast.parse(check)):
+        if isinstance(node, ast.Return) and "not yet" in (said := ast.unparse(node)):
+            instead = 'return "right"' if "'right'" in said else "pass"
+            before = lines[node.lineno - 1].encode()[:node.col_offset].decode()  # the tree counts bytes
+            yield "\n".join([*lines[:node.lineno - 1], before + instead, *lines[node.end_lineno:]])
+
+
+def test_complaints_over_several_lines_are_weakened():
+    check = ("def check(é):\n    if é: return f'not yet: {é}'\n    if not é:\n        return ('not yet, '\n"
+             "                'nor soon')\n    return 'right' if é is None else \\\n        'not yet'\n\nprint(check)")
+    always, *others = weakened(check)
+    assert len(others) == 3 and "not yet" not in always
+    for source in others:
+        compile(source, "check", "exec")
+        assert source.count("not yet") == 2 and source.startswith("def check") and source.endswith("print(check)")
 
 
 @pytest.mark.parametrize("path", LESSONS, ids=names)

@@ -8,12 +8,112 @@ import pytest
 from conftest import runs_of
 
 from coursekit.ablate import network
-from coursekit.datasets import cifar10
-from coursekit.plots import plot_comparison, plot_curves, plot_dots, plot_gaps, plot_networks, plot_top_losses
+from coursekit.datasets import cifar10, hippocampus
+from coursekit.files import CourseError
+from coursekit.plots import (
+    contact_sheet,
+    plot_comparison,
+    plot_curves,
+    plot_dots,
+    plot_gaps,
+    plot_networks,
+    plot_top_losses,
+)
+from coursekit.splits import Splits, kfold_splits, subsample
 from coursekit.stats import wilson_interval
 
 FIRST = "norm act pool drop"
 SMALL = {"widths": [8, 16], "n_hidden": 16}
+
+
+def several(ws, per_image):
+    "CIFAR-10's images with classes beside their own; `per_image` says how many an image has."
+    splits = cifar10(ws)
+    labels = np.array([np.isin(np.arange(10), (label + np.arange(n)) % 10)
+                       for label, n in zip(splits.labels, per_image)]).astype(np.uint8)
+    return replace(splits, labels=labels, classes=["a $^$ b", "_hidden", *[f"a class named {c}" for c in range(2, 10)]])
+
+
+def shown(figure):
+    "The images of a sheet, without what lies over them."
+    return [np.asarray(ax.images[0].get_array()) for ax in figure.axes if ax.images]
+
+
+def test_a_sheet_has_each_class(ws):
+    splits = cifar10(ws)
+    figure = contact_sheet(splits, per_class=2, part="valid")
+    assert [ax.get_title() for ax in figure.axes] == splits.classes * 2 and not figure.legends \
+        and figure._suptitle.get_text().endswith(": valid images")
+    with pytest.raises(CourseError, match="The part is 'unlabeled': choose 'train', 'valid' or 'test'"):
+        contact_sheet(splits, part="unlabeled")
+    with pytest.raises(CourseError, match="The splits are 'photos': what image_folder"):
+        contact_sheet("photos")
+    with pytest.raises(CourseError, match="There are no test images in .*: choose a part"):
+        contact_sheet(kfold_splits(splits)[0], part="test")
+
+
+def test_masks_are_drawn_over_their_images(ws):
+    splits = hippocampus(ws)
+    figure = contact_sheet(splits, per_class=2)
+    figure.canvas.draw()
+    assert [t.get_text() for t in figure.legends[0].get_texts()] == ["anterior", "posterior"]
+    at = [int(k) for k in np.arange(20) * len(splits.train) // 20]
+    assert len(figure.axes) == 20, "two rows of evenly spaced images"
+    colors = [patch.get_facecolor() for patch in figure.legends[0].get_patches()]
+    assert colors[0][:3] != colors[1][:3]
+    for ax, i in zip(figure.axes, splits.train[at]):
+        image, over = (np.asarray(drawn.get_array()) for drawn in ax.images)
+        assert (image == splits.images[i]).all() and not ax.get_title()
+        assert not over[splits.labels[i] == 0, 3].any(), "no class, no color"
+        assert all((over[splits.labels[i] == c] == colors[c - 1]).all() for c in (1, 2))
+
+
+@pytest.mark.parametrize("classes", [1, 2, 8, 20])
+def test_masks_of_any_classes(classes):
+    k = np.arange(40)
+    masks = np.broadcast_to((k % classes)[:, None, None], (40, 8, 8)).astype(np.int64).copy()
+    masks[:, 0] = 255  # what is no class
+    splits = Splits("made", np.zeros((40, 8, 8, 3), np.uint8), masks, [f"$_{c}$" for c in range(classes)],
+                    [str(i) for i in k], k, k[:0], k[:0], "made")
+    figure = contact_sheet(splits, per_class=4)
+    figure.canvas.draw()
+    texts = [t for legend in figure.legends for t in legend.get_texts()]
+    assert len(texts) == classes - 1 and not any(t.get_parse_math() for t in texts)
+    drawn = {tuple(np.asarray(ax.images[1].get_array())[-1, -1]) for ax in figure.axes}
+    assert len(drawn) == classes, "each class its own color"
+    assert not any(np.asarray(ax.images[1].get_array())[0, :, 3].any() for ax in figure.axes)
+
+
+def test_several_labels_are_named(ws):
+    splits = several(ws, np.arange(len(cifar10(ws).labels)) % 8)
+    figure = contact_sheet(splits)
+    figure.canvas.draw()
+    at = splits.train[[k * len(splits.train) // 10 for k in range(10)]]
+    assert all((a == b).all() for a, b in zip(shown(figure), splits.images[at], strict=True))
+    for ax, i in zip(figure.axes, at):
+        names = [splits.classes[c].replace("_", " ") for c in np.flatnonzero(splits.labels[i])]
+        said = ", ".join([*names[:4], *[f"{len(names) - 4} more"] * (len(names) > 4)]) or "none"
+        assert " ".join(ax.get_title().split()) == " ".join(said.split()) and not ax.title.get_parse_math()
+    assert contact_sheet(several(ws, [4] * splits.n)).get_figheight() > contact_sheet(cifar10(ws)).get_figheight()
+
+
+@pytest.mark.parametrize("kind", ["classes", "several", "masks"])
+def test_unlabeled_images_are_a_part_and_show_no_label(ws, kind):
+    one = hippocampus(ws) if kind == "masks" else several(ws, [2] * len(cifar10(ws).labels)) if kind == "several" \
+        else cifar10(ws)
+    splits = subsample(one, 0.5, unlabeled=True)
+    figure = contact_sheet(splits, part="unlabeled", ncols=5)
+    at = splits.unlabeled[[k * len(splits.unlabeled) // 5 for k in range(5)]]
+    assert all((a == b).all() for a, b in zip(shown(figure), splits.images[at], strict=True))
+    assert not figure.legends and not any(ax.get_title() or len(ax.images) > 1 for ax in figure.axes)
+    with pytest.raises(CourseError, match="choose 'train', 'valid', 'test' or 'unlabeled'"):
+        contact_sheet(splits, part="trian")
+
+
+def test_mistakes_want_one_label_an_image(ws):
+    for splits, has in (hippocampus(ws), "masks"), (several(ws, [2] * len(cifar10(ws).labels)), "several labels"):
+        with pytest.raises(CourseError, match=f"^plot_top_losses wants one label an image .* has {has}"):
+            plot_top_losses(splits, np.zeros((len(splits.valid), 10)))
 
 
 def test_mistakes_are_the_surest_wrong_ones(ws):

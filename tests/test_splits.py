@@ -10,6 +10,7 @@ import pytest
 from conftest import folder_of
 from PIL import Image
 
+from coursekit.corpora import Text
 from coursekit.data import class_counts, resolution_sheet
 from coursekit.datasets import CIFAR10, cifar10
 from coursekit.files import CourseError
@@ -19,6 +20,7 @@ from coursekit.splits import (
     Splits,
     array_splits,
     center_crop_all,
+    check_one_label,
     image_folder,
     image_table,
     kfold_splits,
@@ -98,6 +100,29 @@ def test_folds_hold_each_image_once_and_keep_no_mask_apart():
         kfold_splits(made(), 21)
 
 
+def test_folds_leave_the_unlabeled_as_they_are():
+    few = subsample(made(labels=np.repeat([0, 1], [30, 10])), 0.2, unlabeled=True)
+    folds = kfold_splits(few, 4)
+    labeled = np.setdiff1d(np.arange(40), few.unlabeled)
+    assert len(few.unlabeled) == 16 and sorted(np.concatenate([f.valid for f in folds])) == labeled.tolist()
+    for fold in folds:
+        assert (fold.unlabeled == few.unlabeled).all() and not len(fold.test) \
+            and sorted([*fold.train, *fold.valid]) == labeled.tolist()
+
+
+def test_what_has_no_images_or_no_one_label_is_a_sentence():
+    text = Text("plain", "".join("ab"), *[np.zeros(4, np.uint8)] * 3, "abc")
+    for wrong in lambda: subsample(text, 0.5), lambda: kfold_splits(text), lambda: check_one_label(text, "f"):
+        with pytest.raises(CourseError, match="The splits are .*plain.*image_folder.folder, ws.*images, gives is "
+                                              "expected"):
+            wrong()
+    check_one_label(made(), "f")
+    for labels, has in (np.eye(2, dtype=np.uint8)[np.arange(40) % 2], "several labels an image"), \
+            (np.zeros((40, 8, 12), np.uint8), "masks"):
+        with pytest.raises(CourseError, match=f"^f wants one label an image and made has {has}: .*for f give each"):
+            check_one_label(made(labels=labels), "f")
+
+
 def test_the_smallest_fraction_is_one_of_each_class():
     assert np.bincount(made().labels[subsample(made(), 1e-9).train]).tolist() == [1, 1]
     for share in 0, 1.1, -1, float("nan"):
@@ -146,6 +171,12 @@ def test_masks_are_cut_as_their_images_are():
     assert splits.images.shape == (4, 20, 20, 3) and (splits.labels == (splits.images[..., 0] > 0) * 2).all()
     small = one_size(center_crop_all(splits, 10))
     assert small.labels.shape == (4, 10, 10) and set(np.unique(small.labels)) == {0, 2}
+    for kind in np.int64, np.int32, np.float32:
+        cut = center_crop_all(replace(splits, labels=splits.labels.astype(kind)), 10)
+        assert cut.labels.dtype == np.uint8 and (cut.labels == small.labels).all()
+    for wrong, says in (300, "from 0 to 300"), (-1, "from -1 to 2"):
+        with pytest.raises(CourseError, match=f"masks hold numbers {says}: a class from 0 to 255"):
+            center_crop_all(replace(splits, labels=np.where(np.arange(20) == 0, wrong, splits.labels.astype(int))), 8)
 
 
 # Shares
@@ -446,7 +477,8 @@ def test_squares_of_any_sizes(tmp_path, ws, capsys, shapes, side, expected):
     assert cut.images.shape == (3, expected, expected, 3) and cut.images.dtype == np.uint8 \
         and cut.fingerprint == splits.fingerprint
     assert (cut.images == np.arange(3)[:, None, None, None]).all()  # nothing of what lies outside
-    said = "sides of" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    said = "sides of" in out and "center_crop_all(splits, side=...) takes another" in out
     assert said == (side is None and len({min(s) for s in shapes}) > 1)
     assert center_crop_all(cut) is cut and center_crop_all(cut, expected) is cut and not capsys.readouterr().out
 

@@ -61,6 +61,9 @@ def test_folds_widen_the_interval():
     plain, folds = compare_runs(three_runs()), compare_runs(three_runs(), share={"b": 0., "a": 1 / 3})
     assert folds["±"][0] == plain["±"][0] \
         and folds["± of it"][1] / plain["± of it"][1] == pytest.approx((1 / 4 + 1 / 3) ** 0.5 / 0.5)
+    for share in {"a": 0.1}, {}:
+        with pytest.raises(CourseError, match="share has no value for b.*: give one for each run"):
+            compare_runs(three_runs(), share=share)
     for runs in three_runs()[:0], three_runs().drop(columns="accuracy"):
         with pytest.raises(CourseError, match="no runs with 'accuracy' to compare"):
             compare_runs(runs)

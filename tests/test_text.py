@@ -262,7 +262,7 @@ def test_grid_ledger_and_results_know_a_text(ws):
     assert done.status.tolist() == ["finished", "failed"] * 2 and "choose 'RNN'" in done.why[1]
     row = load_runs(ws, text, networks, bs=8).iloc[0]
     assert row.config == {"bs": 8, "kind": "RNN"} and row.recipe.startswith("AdamW, lr 0.0004 to 0.01 to ") \
-        and "batch 8 x 32, 1 epoch, GradientClip(max_norm=1" in row.recipe
+        and row.recipe.endswith("batch 8 x 32, 1 epoch, GradientClip")
     assert not len(load_runs(ws, text, networks, bs=16)) and not len(load_runs(ws, made(3000), networks, bs=8))
     assert row.data == {"title": "made", "fingerprint": text.fingerprint, "stand_in": False, "train": 4800,
                         "valid": 600, "part": False} and row.bs == 8 and row.parameters > 0
