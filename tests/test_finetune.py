@@ -202,6 +202,7 @@ def test_forgotten_squares_are_cut_and_that_is_said_once(how, shapes, pre, ws, c
     said = capsys.readouterr().out
     # else the images are taken as they are
     assert said.count("middle square") == (len(shapes) > 1 or "24 pixels" in how or "test" in how)
+    assert said.count("center_crop_all(splits) of coursekit.data") == said.count("middle square")
     assert len(got[0]) == 40
     if "pixels" in how:
         assert got[0].shape == (40, 24, 24, 3) and (got[0] == center_crop_all(s).images).all()
