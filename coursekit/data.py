@@ -76,10 +76,12 @@ def near_duplicates(splits,
     if not 0 < limit <= 1:
         raise CourseError(f"The limit is {limit}: a correlation above 0 and up to 1 is expected, such as 0.9.")
     part, table = split_names(splits), _alike(splits.images, limit)
-    names = ["train", "valid", "test"]
-    both = [sorted([part[i], part[j]], key=names.index) for i, j in zip(table["first"], table["second"])]
+    names = [*splits.parts, "no part"]
+    both = [sorted([part[i] or "no part", part[j] or "no part"], key=names.index)
+            for i, j in zip(table["first"], table["second"])]
     table["where"] = [f"inside {a}" if a == b else f"{a} and {b}" for a, b in both]
-    table["same_label"] = splits.labels[table["first"]] == splits.labels[table["second"]]
+    same = splits.labels[table["first"]] == splits.labels[table["second"]]
+    table["same_label"] = same.reshape(len(same), -1).all(1)
     return table
 
 
@@ -109,10 +111,10 @@ def _alike(images, limit):
     return table.astype({"first": int, "second": int}).sort_values("similarity", ascending=False, ignore_index=True)
 
 
-def split_names(splits) -> np.ndarray: # of 'train', 'valid' or 'test', shape (n,)
+def split_names(splits) -> np.ndarray: # names of parts, '' for none, shape (n,)
     "Which part each image is in."
-    part = np.full(len(splits.images), "", "U5")
-    for name in ("train", "valid", "test"):
+    part = np.full(len(splits.images), "", "U9")
+    for name in splits.parts:
         part[getattr(splits, name)] = name
     return part
 

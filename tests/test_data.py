@@ -24,7 +24,7 @@ from coursekit.data import (
 )
 from coursekit.datasets import cifar10, hippocampus, pets
 from coursekit.files import CourseError
-from coursekit.splits import Splits
+from coursekit.splits import Splits, subsample
 
 
 def as_splits(images, valid=(), test=()):
@@ -243,3 +243,16 @@ def test_the_audit_judges_what_the_loader_reads(tmp_path):
     assert audit(tmp_path, ["deep.png", "silhouette.png"]).trouble.tolist() == ["is I;16, not RGB; is blank when it is "
                                                                                 "cut to 8 bits",
                                                                                 "is RGBA, not RGB; is blank"]
+
+
+def test_duplicates_of_images_in_no_part_or_without_labels(ws):
+    splits = cifar10(ws)
+    few = subsample(replace(splits, images=splits.images.copy()), 0.5)
+    out = np.setdiff1d(splits.train, few.train)[0]
+    few.images[out] = few.images[few.test[0]]
+    unlabeled = replace(few, unlabeled=np.array([out]))
+    for s, where in (few, "test and no part"), (unlabeled, "test and unlabeled"):
+        pair = near_duplicates(s, 0.999).iloc[0]
+        assert {pair["first"], pair["second"]} == {out, few.test[0]} and pair["where"] == where
+    masks = replace(few, labels=np.zeros((len(few.images), 32, 32), np.uint8), classes=["none", "some"])
+    assert near_duplicates(masks, 0.999).same_label.iloc[0]
