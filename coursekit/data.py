@@ -81,7 +81,7 @@ def near_duplicates(splits,
             for i, j in zip(table["first"], table["second"])]
     table["where"] = [f"inside {a}" if a == b else f"{a} and {b}" for a, b in both]
     same = splits.labels[table["first"]] == splits.labels[table["second"]]
-    table["same_label"] = same.reshape(len(same), -1).all(1)
+    table["same_label"] = same.all(axis=tuple(range(1, same.ndim)))
     return table
 
 
