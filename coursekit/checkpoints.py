@@ -9,15 +9,17 @@ import io
 import pickle
 import random
 import time
+import types
 import warnings
 import weakref
+from collections import OrderedDict
 from collections.abc import Iterator
 
 import numpy as np
 import torch
 from torch import nn
 
-from .describe import describe
+from .describe import _is_library, describe
 from .files import CourseError, atomic_path, explain_os_errors, short_path
 from .machine import cpu_name, gpu_name
 
@@ -25,12 +27,12 @@ from .machine import cpu_name, gpu_name
 def to_plain(x):
     "Numbers, strings, tensors, and lists and dicts of them, as weights_only can load them."
     if isinstance(x, dict):
-        return {k: to_plain(v) for k, v in x.items()}
-    if isinstance(x, (list, tuple)) or type(x).__name__ == "L":
+        return {tuple(map(to_plain, k)) if isinstance(k, tuple) else to_plain(k): to_plain(v) for k, v in x.items()}
+    if _is_list(x):
         return [to_plain(v) for v in x]
     if isinstance(x, torch.Tensor):
         return x.detach().as_subclass(torch.Tensor).clone()
-    if isinstance(x, np.ndarray):
+    if isinstance(x, np.ndarray) and x.dtype.kind in "biufc":
         return torch.from_numpy(x.copy())
     if isinstance(x, np.generic):
         return x.item()
@@ -44,9 +46,15 @@ def is_plain(x) -> bool:
     "Whether `to_plain` can keep it."
     if isinstance(x, dict):
         return all(map(is_plain, x.values()))
-    if isinstance(x, (list, tuple)) or type(x).__name__ == "L":
+    if _is_list(x):
         return all(map(is_plain, x))
-    return x is None or isinstance(x, (bool, int, float, str, torch.Tensor, np.ndarray, np.generic))
+    return x is None or isinstance(x, (bool, int, float, str, torch.Tensor, np.generic)) \
+        or isinstance(x, np.ndarray) and x.dtype.kind in "biufc"
+
+
+def _is_list(x):
+    "Whether it is a list, a tuple, or fastcore's L."
+    return isinstance(x, (list, tuple)) or type(x).__name__ == "L"
 
 # %% ../nbs/kit/14_checkpoints.ipynb #57ecba8b
 def seed_all(seed):
@@ -183,7 +191,7 @@ _USED = weakref.WeakValueDictionary()  # the parts of this process's loops, by i
 
 def resumable(n_steps,
               ws,
-              parts,    # {name: what changes, newly made}: modules, optimizers, tensors, lists, dicts
+              parts,    # {name: what changes, newly made}: modules, optimizers, tensors, arrays, lists, dicts
               config,   # what else decides the outcome: settings, data, the functions that the loop calls
               seed=None,  # None: the workspace's
               every=60,   # seconds between checkpoints
@@ -191,74 +199,236 @@ def resumable(n_steps,
              ) -> Iterator[int]: # the steps that are left, from 0 to n_steps - 1
     """The steps of a plain training loop that goes on where it was killed, bit for bit on the same machine; a
     finished one gives its end."""
-    what = describe(parts={name: _identity(x) for name, x in parts.items()}, config=config,
-                    settings=[n_steps, ws.seed if seed is None else seed])
-    store, device = CheckpointStore(f"loop-{what.key}", ws), _device_of(parts)
-    if what.unknown:
-        warnings.warn(f"This loop starts over, whatever was kept: {what.unknown[0]} can't be described, so that nobody "
-                      f"can tell whether it is the same.", stacklevel=2)
-    if fresh or what.unknown:
-        store.forget()
+    loop, seed = _Parts(parts), ws.seed if seed is None else seed
+    store = _find_loop(describe(parts=loop.identity(), config=config, settings=[n_steps, seed]), ws, fresh)
     if any(_USED.get(id(x)) is x for x in parts.values()):
         print("These parts have been through a loop before: this one begins with what they are now. "
               "Make them anew, in the same cell, to go on or to start over.")
     _USED.update({id(x): x for x in parts.values() if hasattr(x, "__weakref__")})
-    seed_all(ws.seed if seed is None else seed)
-    first = _go_on(store, parts, device)
+    seed_all(seed)
+    first = _go_on(store, loop)
     written = time.monotonic()
     for step in range(first, n_steps):
         yield step
         if time.monotonic() - written >= every and step + 1 < n_steps:
-            store.write(_loop_state(parts, step + 1, device))
+            if not loop.moved(store):
+                store.write(loop.state(step + 1))
             written = time.monotonic()
-    if first < n_steps:
-        store.finish(_loop_state(parts, n_steps, device))
+    if first < n_steps and not loop.moved(store):
+        store.finish(loop.state(n_steps))
 
 
-def _go_on(store, parts, device) -> int: # the step to begin with
+def _find_loop(what, ws, fresh) -> CheckpointStore:
+    "The store of a loop; an empty one where it starts over."
+    store = CheckpointStore(f"loop-{what.key}", ws)
+    if what.unknown:
+        warnings.warn(f"This loop starts over, whatever was kept: {what.unknown[0]} can't be described, so that nobody "
+                      f"can tell whether it is the same.", stacklevel=3)
+    if fresh or what.unknown:
+        store.forget()
+    return store
+
+
+def _go_on(store, loop) -> int: # the step to begin with
     "Put back what was kept of a loop, and say so."
-    state = store.last(lambda state: [state["parts"][name] for name in parts])
+    state = store.last(lambda state: [state["parts"][name] for name in loop.parts])
     if state is None:
         return 0
-    for name, x in parts.items():
-        _put_back(x, state["parts"][name])
-    set_random_states(state["random"])
-    exact = "" if state["machine"] == bitwise_machine(device) \
+    loop.put_back(state)
+    exact = "" if state["machine"] == bitwise_machine(loop.device) \
         else " (not bit-identical: another machine, thread count or version)"
     print(f"This loop was finished before: its end is loaded{exact}. fresh=True starts over." if state["final"] else
           f"This loop was cut off before step {state['epoch']}: it goes on from there{exact}.")
     return state["epoch"]
 
 # %% ../nbs/kit/14_checkpoints.ipynb #f71f56b9
-def _loop_state(parts, step, device):
-    "What the rest of a loop depends on."
-    return {"final": False, "epoch": step, "batch": 0, "machine": bitwise_machine(device),
-            "random": random_states(device),
-            "parts": {name: to_plain(x.state_dict() if hasattr(x, "state_dict") else x) for name, x in parts.items()}}
+class _Parts:
+    "The parts of a loop: who they are, what is kept of them, and how that comes back."
+    def __init__(self, parts):
+        self.parts = parts
+        self.loose = [name for name, x in parts.items() if isinstance(x, _LOOSE) and not hasattr(type(x), "state_dict")]
+        kept = {name: _kept(x, name) for name, x in parts.items()}  # now: what can't be kept is said before step 0
+        tensors = [*_arrays(kept), *(p for x in parts.values() if isinstance(x, torch.optim.Optimizer)
+                                     for group in x.param_groups for p in group["params"])]
+        self.device = next((t.device for t in tensors if t.device.type != "cpu"), torch.device("cpu"))
+        self.first, self.notes, self.has_moved = {id(t): t for t in self._held()}, _notes(parts), False
+
+    def _held(self):
+        "The tensors and arrays that are parts or are in lists and dicts."
+        return list(_arrays([self.parts[name] for name in self.loose]))
+
+    def identity(self):
+        "What decides what they do; what is in another part is told by its name."
+        names = _names(self.parts)
+        own = {name: {id(x), *map(id, _arrays(x))} for name, x in self.parts.items()}
+        return {name: _identity(x, {i: at for i, at in names.items() if i not in own[name]})
+                for name, x in self.parts.items()}
+
+    def state(self, step):
+        "What the rest of a loop depends on."
+        return {"final": False, "epoch": step, "batch": 0, "machine": bitwise_machine(self.device),
+                "random": random_states(self.device),
+                "parts": {name: _kept(x, name) for name, x in self.parts.items()},
+                "held": [[id(t) in self.first, getattr(getattr(t, "device", None), "type", "cpu"),
+                          getattr(t, "requires_grad", False)] for t in self._held()]}
+
+    def put_back(self, state):
+        "A kept state into the parts themselves, so that whoever holds one has it."
+        stays, loose = set(), _arrays([state["parts"][name] for name in self.loose])
+        for t, (same, kind, grad) in zip(loose, state["held"]):
+            t.data = t.data.to("cpu" if kind == "cpu" else self.device)
+            t.requires_grad_(grad)
+            stays |= {id(t)} if same else set()
+        for name, x in self.parts.items():
+            _put_back(x, state["parts"][name], stays)
+        set_random_states(state["random"])
+
+    def moved(self, store) -> bool:
+        "Whether a module has changed what no checkpoint has; said once, and nothing is kept of the loop then."
+        if self.has_moved:
+            return True
+        now = _notes(self.parts)
+        changed = [k for k in self.notes | now if self.notes.get(k) != now.get(k)]
+        if changed:
+            warnings.warn(f"{changed[0]} changes while it trains, and checkpoints don't have that: none is kept of "
+                          f"this loop, and after a kill it begins anew. A buffer would be kept.", stacklevel=3)
+            store.forget()
+        self.has_moved = bool(changed)
+        return self.has_moved
+
+# %% ../nbs/kit/14_checkpoints.ipynb #3f0c7a33
+_LOOSE = torch.Tensor, np.ndarray, list, dict  # parts without a state_dict
 
 
-def _identity(x):
-    "What decides what a part does: of a module or an optimizer its state and its kind."
+def _beside(module):
+    "The tensors that a module's state_dict leaves out, {(module, name): tensor}."
+    return {(at, k): v for at, m in module.named_modules()
+            for k, v in [*((k, m._buffers.get(k)) for k in sorted(m._non_persistent_buffers_set)), *vars(m).items()]
+            if isinstance(v, torch.Tensor)}
+
+
+def _kept(x, name):
+    "What a checkpoint keeps of a part, as plain values."
     if isinstance(x, nn.Module):
-        return [repr(x), x.state_dict(), {type(m) for m in x.modules()}]
-    return [type(x), to_plain(x.state_dict())] if hasattr(x, "state_dict") else x
+        return {"state": to_plain(x.state_dict()), "beside": to_plain(_beside(x))}
+    if isinstance(x, torch.Generator):
+        return x.get_state()
+    if isinstance(x, np.random.Generator):
+        return to_plain(x.bit_generator.state)
+    if hasattr(type(x), "state_dict") or isinstance(x, _LOOSE):
+        return to_plain(x.state_dict() if hasattr(type(x), "state_dict") else x)
+    raise CourseError(f"The part {name!r} is of type {type(x).__name__}, which no checkpoint can put back: what has a "
+                      f"state_dict, tensors, arrays, lists, dicts and generators are expected; put a number into a "
+                      f"list.")
 
-
-def _put_back(x, state):
-    "A kept state into the part itself, so that whoever holds it has it."
-    if hasattr(x, "load_state_dict"):
+# %% ../nbs/kit/14_checkpoints.ipynb #7f0c7a37
+def _put_back(x, state, stays # ids of the kept tensors that belong into those that are there
+             ):
+    "What was kept of x, in x itself where that can be; else as the kind of thing that x is."
+    if isinstance(x, nn.Module):
+        _put_back_module(x, state)
+    elif isinstance(x, torch.Generator):
+        x.set_state(state)
+    elif isinstance(x, np.random.Generator):
+        x.bit_generator.state = _put_back(x.bit_generator.state, state, stays)
+    elif hasattr(type(x), "load_state_dict"):
         x.load_state_dict(state)
-    elif isinstance(x, torch.Tensor):
-        with torch.no_grad():
-            x.copy_(state)
-    elif isinstance(x, dict):
-        x.clear(), x.update(state)
+    elif isinstance(x, dict) and isinstance(state, dict):
+        new = {k: _put_back(x.get(k), v, stays) for k, v in state.items()}
+        x.clear(), x.update(new)
+    elif isinstance(x, (list, tuple)) and isinstance(state, list):
+        new = [_put_back(x[i] if i < len(x) else None, v, stays) for i, v in enumerate(state)]
+        if isinstance(x, tuple):
+            return type(x)(*new) if hasattr(x, "_fields") else type(x)(new)
+        x[:] = new
     else:
-        x[:] = state
+        return _put_back_array(x, state, id(state) in stays)
+    return x
 
 
-def _device_of(parts):
-    "Where the first tensor of the parts is."
-    tensors = (t for x in parts.values() for t in ([x] if isinstance(x, torch.Tensor) else x.parameters()
-                                                   if isinstance(x, nn.Module) else ()))
-    return next((t.device for t in tensors), torch.device("cpu"))
+def _put_back_array(x, state, stays):
+    "A kept tensor into the tensor or array that was there, if it stays; any other value as it is."
+    if isinstance(x, np.ndarray) and isinstance(state, torch.Tensor):
+        if not stays:
+            return state.numpy()
+        x[...] = state.numpy()
+    elif isinstance(x, torch.Tensor) and stays:
+        with torch.no_grad():
+            x.copy_(state) if x.shape == state.shape else setattr(x, "data", state.to(x))
+    else:
+        return state
+    return x
+
+
+def _put_back_module(x, state):
+    "A kept state into a module; what it made while it trained goes to where its parameters are."
+    x.load_state_dict(state["state"])
+    near = next((p.device for p in x.parameters()), torch.device("cpu"))
+    for (at, k), v in state["beside"].items():
+        m = x.get_submodule(at)
+        setattr(m, k, _put_back_array(getattr(m, k, None), v.to(near), True))
+
+# %% ../nbs/kit/14_checkpoints.ipynb #5f0c7a35
+_BOOKKEEPING = frozenset(vars(nn.Module()))
+
+
+def _arrays(x):
+    "The tensors and arrays in lists and dicts of them, in order."
+    if isinstance(x, (torch.Tensor, np.ndarray)):
+        yield x
+    for v in x.values() if isinstance(x, dict) else x if _is_list(x) else ():
+        yield from _arrays(v)
+
+
+def _names(parts):
+    "Where the parts, and the modules and tensors in them, are, {id: where}."
+    found = {}
+    for name, x in parts.items():
+        found[id(x)] = name
+        for k, v in [*x.named_modules(), *x.named_parameters(), *x.named_buffers()] if isinstance(x, nn.Module) \
+                else enumerate(_arrays(x)):
+            found.setdefault(id(v), f"{name}.{k}")
+    return found
+
+
+def _attributes(module):
+    """What a module holds beside torch's own and its tensors: all of it in a class of your own, callables and plain
+    values in a library's."""
+    if hasattr(module, "_orig_mod"):  # torch.compile's, around a module that is looked at itself
+        return {}
+    own = not _is_library(type(module).__module__)
+    return {k: None if isinstance(v, torch.Tensor) else v for k, v in vars(module).items()
+            if k not in _BOOKKEEPING and (own or callable(v) or is_plain(v))}
+
+
+def _notes(parts):
+    "What the modules of your own hold that their state_dict leaves out, {where: its description}."
+    names, base = _names(parts), nn.Module
+    return {".".join(filter(None, (name, at, k))): None if v is None else describe(v=_identity(v, names)).key
+            for name, x in parts.items() if isinstance(x, base) for at, m in x.named_modules()
+            if not _is_library(type(m).__module__) and type(m).get_extra_state is base.get_extra_state
+            and type(m).state_dict is base.state_dict for k, v in _attributes(m).items()}
+
+# %% ../nbs/kit/14_checkpoints.ipynb #6f0c7a36
+def _identity(x, known):
+    "What decides what a part, or what is in it, does; what is `known`, {id: where}, is told by where it is."
+    if id(x) in known:
+        return known[id(x)]
+    known = {**known, id(x): "above"} if isinstance(x, (list, tuple, dict)) or hasattr(type(x), "state_dict") else known
+    if isinstance(x, nn.Module):
+        return [repr(x), x.state_dict(), _beside(x), [[type(m), m.training] for m in x.modules()],
+                [[name, p.requires_grad] for name, p in x.named_parameters()],
+                [_identity(_attributes(m), known) for m in x.modules()]]
+    if isinstance(x, torch.optim.Optimizer):
+        return [type(x), x.state_dict(), [[_identity(p, known) for p in g["params"]] for g in x.param_groups]]
+    if hasattr(type(x), "state_dict"):
+        return [type(x), x.state_dict(), {k: _identity(v, known) for k, v in vars(x).items()}]
+    if isinstance(x, (torch.Generator, np.random.Generator)):
+        return [type(x), _kept(x, "")]
+    if isinstance(x, types.MethodType):
+        return [x.__func__, _identity(x.__self__, known)]
+    if isinstance(x, weakref.ref):
+        return _identity(x(), known)
+    if type(x) in (list, tuple):
+        return [type(x), *(_identity(v, known) for v in x)]
+    return {k: _identity(v, known) for k, v in x.items()} if type(x) in (dict, OrderedDict) else x
