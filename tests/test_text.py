@@ -19,7 +19,7 @@ from coursekit.corpora import split_text
 from coursekit.evaluate import char_losses, evaluate_text, windows
 from coursekit.files import CourseError
 from coursekit.learner import text_learner
-from coursekit.ledger import ledger, load_runs, references, results
+from coursekit.ledger import data_facts, ledger, load_runs, references, results
 from coursekit.loaders import LMLoader
 from coursekit.notebook import read_notebook
 from coursekit.runs import count_flops, run_grid
@@ -264,8 +264,9 @@ def test_grid_ledger_and_results_know_a_text(ws):
     assert row.config == {"bs": 8, "kind": "RNN"} and row.recipe.startswith("AdamW, lr 0.0004 to 0.01 to ") \
         and row.recipe.endswith("batch 8 x 32, 1 epoch, GradientClip")
     assert not len(load_runs(ws, text, networks, bs=16)) and not len(load_runs(ws, made(3000), networks, bs=8))
-    assert row.data == {"title": "made", "fingerprint": text.fingerprint, "stand_in": False, "train": 4800,
-                        "valid": 600, "part": False} and row.bs == 8 and row.parameters > 0
+    facts = {"title": "made", "fingerprint": text.fingerprint, "stand_in": False, "train": 4800, "valid": 600}
+    assert row.data == {**facts, "part": False, "split": data_facts(text)["split"]} and row.bs == 8
+    assert row.parameters > 0
     table = results(ledger(ws), "valid_loss", {"RNN": "nanoGPT, CPU"})
     assert table.n.tolist() == [2, 0] and table.failed.tolist() == [0, 2] and "1.88" in table.reference[0] \
         and "different recipe" in table.reference[0]
