@@ -205,8 +205,8 @@ class ArrayLoader(_Batches):
         if items.shape[1:] != self.images.shape[1:] or items.dtype.kind != "f":
             raise CourseError(f"This network was trained on features of shape {tuple(self.images.shape)}, and these "
                               f"are {items.dtype} of shape {items.shape}: "
-                              "features of new pictures are expected, from the same network; finetuned(...) makes a "
-                              "learner that takes the pictures themselves.")
+                              "features of new pictures are expected, from the same network; finetune_learner(...) "
+                              "makes a learner that takes the pictures themselves.")
         return items
 
 

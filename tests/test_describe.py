@@ -192,7 +192,7 @@ def test_what_is_inside_itself_ends():
 
 def test_libraries_go_by_name_and_the_kit_by_its_code():
     assert module._is_library("torch.nn.functional") and module._is_library("json") \
-        and not module._is_library("coursekit.training") and not module._is_library("__main__")
+        and not module._is_library("coursekit.learner") and not module._is_library("__main__")
     assert key(random_hflip) != key(random_translate(4)) != key(random_translate(2)) \
         and key(random_translate(4)) == key(random_translate(4))
     assert key(np.random.rand) == (np.random.rand(5), key(np.random.rand))[1], "what a fit seeds is not what it reads"
