@@ -1,4 +1,4 @@
-"Every test has folders of its own; what is slow to make is made once."
+"What several files of tests share: folders of their own, what is slow to make and made once, small data and networks."
 import gzip
 import json
 import os
