@@ -397,6 +397,8 @@ def test_a_disk_that_fills_while_unpacking_leaves_the_archive(host, place, offer
 
 
 FETCH = """
+import signal
+signal.signal(signal.SIGINT, signal.default_int_handler)  # which a job in the background ignores
 import json, sys
 from pathlib import Path
 from types import SimpleNamespace

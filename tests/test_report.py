@@ -92,9 +92,9 @@ def test_a_report_of_an_earlier_version_is_taken_for_what_it_says(make, tmp_path
 
 @pytest.mark.slow
 def test_looks_at_the_test_set_are_counted(make, tmp_path):
-    look = ("from types import SimpleNamespace as S\nfrom coursekit.ledger import look\n"
+    look = ("from types import SimpleNamespace as S\nfrom coursekit.ledger import log_test_eval\n"
             "from coursekit.workspace import setup\n"
-            "ws = setup('tiny')\nlook(ws, S(fingerprint='f', title='CIFAR-10 <b>'), 'try')")
+            "ws = setup('tiny')\nlog_test_eval(ws, S(fingerprint='f', title='CIFAR-10 <b>'), 'try')")
     path, runs = make("a", look), {"env": {"COURSEKIT_RUNS": str(tmp_path / "runs")}}
     for _ in range(2):
         assert command("run", path, "--out", tmp_path / "out", **runs).returncode == 0
