@@ -130,7 +130,7 @@ def as_task(task,  # a `Task`, the name of one, or None
     if task is None:
         n_axes = 3 if data.labels.dtype == object else data.labels.ndim  # masks of several sizes
         return {2: MULTI_LABEL, 3: SEGMENTATION}.get(n_axes, CLASSIFICATION)
-    if not isinstance(task, Task) and task not in known:
+    if not isinstance(task, Task) and not (isinstance(task, str) and task in known):
         raise CourseError(f"The task is {task!r}: {', '.join(map(repr, known))}, or a Task of your own, is expected.")
     return known.get(task, task) if isinstance(task, str) else task
 
