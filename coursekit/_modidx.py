@@ -90,7 +90,6 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                        'coursekit.checkpoints.read_checkpoint': ( 'kit/checkpoints.html#read_checkpoint',
                                                                                   'coursekit/checkpoints.py'),
                                        'coursekit.checkpoints.resumable': ('kit/checkpoints.html#resumable', 'coursekit/checkpoints.py'),
-                                       'coursekit.checkpoints.seed_all': ('kit/checkpoints.html#seed_all', 'coursekit/checkpoints.py'),
                                        'coursekit.checkpoints.set_random_states': ( 'kit/checkpoints.html#set_random_states',
                                                                                     'coursekit/checkpoints.py'),
                                        'coursekit.checkpoints.to_plain': ('kit/checkpoints.html#to_plain', 'coursekit/checkpoints.py'),

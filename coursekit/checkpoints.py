@@ -22,6 +22,7 @@ from torch import nn
 from .describe import _is_library, describe
 from .files import CourseError, atomic_path, explain_os_errors, short_path
 from .machine import cpu_name, gpu_name
+from .workspace import seed_everything
 
 # %% ../nbs/kit/14_checkpoints.ipynb #3ad894ef
 def to_plain(x):
@@ -57,11 +58,6 @@ def _is_list(x):
     return isinstance(x, (list, tuple)) or type(x).__name__ == "L"
 
 # %% ../nbs/kit/14_checkpoints.ipynb #57ecba8b
-def seed_all(seed):
-    "Seed the random numbers of Python, NumPy and torch."
-    torch.manual_seed(seed), np.random.seed(seed % 2**32), random.seed(seed)
-
-
 def random_states(device) -> dict:
     "The states of all random numbers in use."
     kind, keys, *rest = np.random.get_state()
@@ -182,8 +178,8 @@ def find_store(key, probe, ws) -> CheckpointStore:
 
 def _alike(a, b):
     "Whether two probes come from the same model, on other hardware perhaps."
-    return len(a) == len(b) and all(x.shape == y.shape and torch.allclose(x, y, rtol=1e-3, atol=1e-4) for x,
-                                    y in zip(a, b))
+    return len(a) == len(b) and all(x.shape == y.shape and torch.allclose(x, y, rtol=1e-3, atol=1e-4)
+                                    for x, y in zip(a, b))
 
 # %% ../nbs/kit/14_checkpoints.ipynb #b4fe0c37
 _USED = weakref.WeakValueDictionary()  # the parts of this process's loops, by id
@@ -205,7 +201,7 @@ def resumable(n_steps,
         print("These parts have been through a loop before: this one begins with what they are now. "
               "Make them anew, in the same cell, to go on or to start over.")
     _USED.update({id(x): x for x in parts.values() if hasattr(x, "__weakref__")})
-    seed_all(seed)
+    seed_everything(seed)
     first = _go_on(store, loop)
     written = time.monotonic()
     for step in range(first, n_steps):

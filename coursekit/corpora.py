@@ -58,8 +58,8 @@ def _advice(data,
     "What to do about bytes in an encoding that is not known."
     if likely and _fits(data, likely):
         return f"encoding={likely!r} fits"
-    return "save it as UTF-8, or name its encoding, such as " + " or ".join(f"encoding={e!r} ({system})" for e,
-                                                                            system in _ENCODINGS.items()
+    return "save it as UTF-8, or name its encoding, such as " + " or ".join(f"encoding={e!r} ({system})"
+                                                                            for e, system in _ENCODINGS.items()
                                                                             if _fits(data, e))
 
 

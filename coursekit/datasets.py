@@ -86,8 +86,8 @@ def _read_batch(path, meta):
         d = read_pickled(path)
         pixels = d[b"data"].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
         names = [os.path.basename(name.decode()) for name in d[b"filenames"]]
-        folders = [f"{meta[b'coarse_label_names'][c]}/{meta[b'fine_label_names'][f]}" for c,
-                   f in zip(d[b"coarse_labels"], d[b"fine_labels"])] if meta \
+        folders = [f"{meta[b'coarse_label_names'][c]}/{meta[b'fine_label_names'][f]}"
+                   for c, f in zip(d[b"coarse_labels"], d[b"fine_labels"])] if meta \
             else [CIFAR10[label] for label in d[b"labels"]]
         return list(zip(names, folders, pixels, strict=True))
     except (OSError, EOFError, pickle.UnpicklingError, LookupError, ValueError, TypeError, AttributeError) as e:
@@ -425,8 +425,8 @@ def hippocampus(ws,
     images, masks = zip(*(_slices(folder, *pair) for pair in chosen))
     patients = [re.sub(r"^\./", "", image) for (image, _), masks_of_one in zip(chosen, masks) for _ in masks_of_one]
     files = [f"{patient}/{i}" for patient, n in Counter(patients).items() for i in range(n)]
-    whole = sum(len(m) for m in masks) if len(chosen) == len(listed) else sum(read_nifti(folder / label).shape[2] for _,
-                                                                              label in listed)
+    whole = sum(len(m) for m in masks) if len(chosen) == len(listed) else sum(read_nifti(folder / label).shape[2]
+                                                                              for _, label in listed)
     what = _STAND_INS["Medical Decathlon"][0] if is_drawn else ""
     return array_splits(ws, "Medical Decathlon, hippocampus", np.concatenate(images), np.concatenate(masks),
                         HIPPOCAMPUS, files, 0.15, 0.2, patients, stand_in=what, whole=whole)

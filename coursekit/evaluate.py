@@ -62,7 +62,6 @@ def _accuracy(learn, dl) -> dict:
 
 def _metrics(learn, dl) -> dict:
     "The loss and the learner's own metrics."
-    dl.targets = learn.dls.valid.targets
     with learn.no_logging():
         return dict(zip(["loss", *(m.name for m in learn.metrics)], map(float, learn.validate(dl=dl))))
 

@@ -305,8 +305,9 @@ def learner(data,            # as from `coursekit.data`
     elif bs != 128 or augment or mean is not None or std is not None:
         raise CourseError("loaders= brings batches of its own: give bs, augment, mean and std to image_loaders, or "
                           "leave loaders out.")
-    for loader in loaders if task.targets else ():
-        loader.targets = task.targets
+    else:
+        for loader in loaders if task.targets else ():
+            loader.targets = task.targets
     if getattr(model, "was_fitted", False):
         print("This model was fitted before: training begins with the weights that it has. Build it anew to start "
               "over.")

@@ -187,7 +187,7 @@ class ArrayLoader(_Batches):
         "New pictures, a folder of them too, prepared as these are, or features; `items` says in which order."
         items = as_list(items) if self.images.ndim == 4 else items
         other = ArrayLoader(self._like_these(items), labels, self.classes, self.bs, self.mean.cpu(), self.std.cpu(),
-                            device=self.device)
+                            device=self.device, targets=None if labels is None else self.targets)
         other.items = items
         return other
 

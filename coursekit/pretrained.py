@@ -196,8 +196,8 @@ def map_sizes(model, sides) -> "pd.DataFrame": # a row for each of `sides`
     for side in sides:
         row = dict.fromkeys(last, 0)
         hooks = [m.register_forward_hook(lambda _, __, out, name=name,
-                                         row=row: row.update({name: out.shape[2] if out.ndim == 4 else 1})) for name,
-                 m in last.items()]
+                                         row=row: row.update({name: out.shape[2] if out.ndim == 4 else 1}))
+                 for name, m in last.items()]
         rows.append({"input": side, **(row if _reads(shell, side) else dict.fromkeys(last, 0))})
         for hook in hooks:
             hook.remove()

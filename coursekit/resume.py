@@ -18,7 +18,6 @@ from coursekit.checkpoints import (
     find_store,
     is_plain,
     random_states,
-    seed_all,
     set_random_states,
     to_plain,
 )
@@ -26,6 +25,7 @@ from .describe import describe
 from .files import CourseError
 from .machine import environment, gpu_name
 from .precision import PrecisionLearner, first_output
+from .workspace import seed_everything
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # fastai's imports warn of what newer torch and pandas will drop
@@ -427,7 +427,7 @@ class ResumingLearner(_Loop):
         self._keeps = not any(isinstance(cb, LRFinder) for cb in ([cbs] if not isinstance(cbs, (list, tuple))
                                                                   and type(cbs).__name__ != "L" else cbs))
         self._finished, self._pending, self._done, self._spent = False, None, 0, 0.
-        seed_all(self.seed)
+        seed_everything(self.seed)
         self.scaler = self._new_scaler()
         if not self._keeps:
             self.path = self.ws.local / "lr_find"

@@ -10,6 +10,7 @@ import io
 import time
 import warnings
 from contextlib import redirect_stdout
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -95,11 +96,13 @@ def run_grid(train,          # function (data, ws, seed=..., **configuration) ->
     sets = _data_of_seeds(data, seeds)
     _check_grid(train, configurations)
     todo = [(name, seed, {**shared, **configurations[name]}) for seed in sets for name in configurations]
-    facts, rows, began = {seed: data_facts(part) for seed, part in sets.items()}, [], time.monotonic()
+    once = lambda f: {i: f(part) for i, part in {id(part): part for part in sets.values()}.items()}  # of each set
+    described, rows, began = once(data_facts), [], time.monotonic()
+    facts = {seed: described[id(part)] for seed, part in sets.items()}
     if executor is None:
         reasons = (_run_one(train, sets[run[1]], ws, *run, facts[run[1]], n_threads) for run in todo)
     else:
-        sent = {id(part): _send(part, ws) for part in sets.values()}
+        sent = once(partial(_send, ws=ws))
         reasons = map(_outcome, [executor.submit(_run_one, train, sent[id(sets[run[1]])], ws, *run, facts[run[1]],
                                                  n_threads or 1) for run in todo])
     for k, ((name, seed, config), why) in enumerate(zip(todo, reasons), 1):
@@ -148,8 +151,7 @@ def _data_of_seeds(data, seeds) -> dict: # {seed: data}
                           f"all, is expected.")
     if wrong := [part for part in parts if not hasattr(part, "fingerprint")]:
         raise CourseError(f"The data are {wrong[0]!r:.80}: what a loader of coursekit.data gives is expected, or a "
-                          f"list "
-                          "of such.")
+                          "list of such.")
     return dict(zip(seeds, parts))
 
 

@@ -230,8 +230,8 @@ def make_splits(ws,
                           f"({', '.join(missing[:5])}) in {short_path(root)}: put images there, or take the class "
                           f"away.")
     said = [row[2] for row, ok in zip(table, good) if ok]
-    shares = [np.flatnonzero([part == official for part in said]) if share is None else share for share,
-              official in ((valid, "valid"), (test, True))]
+    shares = [np.flatnonzero([part == official for part in said]) if share is None else share
+              for share, official in ((valid, "valid"), (test, True))]
     return array_splits(ws, name, images, labels, classes, files, *shares, [group(f) for f in files] if group else None,
                         pixel_hash, stand_in(root), whole)
 

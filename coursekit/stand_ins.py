@@ -110,8 +110,8 @@ def draw_shape(shape, # one of `SHAPES`
     r, x, y, t = side * rng.uniform(0.25, 0.4), w / 2 + side * rng.uniform(-0.1, 0.1), \
         h / 2 + side * rng.uniform(-0.1, 0.1), rng.uniform(-0.3, 0.3)
     turned = lambda points, \
-        r: [(x + r * (a * math.cos(t) - b * math.sin(t)), y + r * (a * math.sin(t) + b * math.cos(t))) for a,
-            b in points]
+        r: [(x + r * (a * math.cos(t) - b * math.sin(t)), y + r * (a * math.sin(t) + b * math.cos(t)))
+            for a, b in points]
     pen = ImageDraw.Draw(mask)
     pen.polygon(turned(_outline(shape), r), fill=255)
     if shape == "ring":

@@ -56,8 +56,8 @@ def compare_runs(runs,      # rows of `ledger`, runs with the same seeds
                           f"table of `run_grid` if they failed.")
     shares = share if isinstance(share, dict) else dict.fromkeys(runs.name, share)
 
-    by_run = {name: r.drop_duplicates("seed", keep="last").set_index("seed")[metric].dropna().sort_index() for name,
-              r in runs.groupby("name", sort=False)}
+    by_run = {name: r.drop_duplicates("seed", keep="last").set_index("seed")[metric].dropna().sort_index()
+              for name, r in runs.groupby("name", sort=False)}
     if absent := [str(name) for name in by_run if name not in shares]:
         raise CourseError(f"share has no value for {', '.join(absent)}: give one for each run that is compared, 0 "
                           f"where its seeds are no folds, or one number for all.")

@@ -127,8 +127,8 @@ def dataset_picker(table # the catalogue, or a part of it
         keep = fits.size_gb.fillna(float("inf")) <= size.value
         keep &= (fits.commercial == use.value) | (use.value == "any")
         rows = fits[keep].reset_index()
-        name = [f"<a href='{html.escape(h)}' target='_blank'>{html.escape(n)}</a>" for n,
-                h in zip(rows.name, rows.home)]
+        name = [f"<a href='{html.escape(h)}' target='_blank'>{html.escape(n)}</a>"
+                for n, h in zip(rows.name, rows.home)]
         text = rows[["licence", "load", "pitfalls"]].map(html.escape)
         shown = text.assign(name=name, size=rows.size_gb.map(_size))[["name", "size", "licence", "load", "pitfalls"]]
         out.value = f"<p>{len(rows)} of {len(table)}</p>" + _widget_table(shown)

@@ -53,7 +53,7 @@ def seed_everything(seed=42,             # any integer from 0 to 2**32 - 1
     import torch
 
     random.seed(seed)
-    np.random.seed(seed)
+    np.random.seed(seed % 2**32)
     torch.manual_seed(seed)
     if deterministic:
         os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"  # what cuBLAS needs to be reproducible

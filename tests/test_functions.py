@@ -103,8 +103,8 @@ def test_a_sample_that_pandas_has_read_keeps_what_is_left(tmp_path):
     ("False,False,True", [1, 0, 1], "True,False,True"), ("False,False,False", [0.9, 0.1, 1.], "0.9,0.1,1.0"),
     ("cat,cat,cat", ["cat", "1.0", "dog"], "cat,1.0,dog")])
 def test_whole_labels_are_written_as_the_sample_has_them(in_sample, values, written, tmp_path):
-    (tmp_path / "sample.csv").write_text("id,label\n" + "".join(f"{k},{v}\n" for k,
-                                                                v in enumerate(in_sample.split(","))))
+    (tmp_path / "sample.csv").write_text("id,label\n" + "".join(f"{k},{v}\n"
+                                                                for k, v in enumerate(in_sample.split(","))))
     for sample in tmp_path / "sample.csv", pd.read_csv(tmp_path / "sample.csv"):
         write_submission(tmp_path / "s.csv", range(3), values, sample)
         assert [line.split(",")[1] for line in (tmp_path / "s.csv").read_text().splitlines()[1:]] == written.split(",")

@@ -85,8 +85,8 @@ def test_the_references_are_the_briefs():
     known = references()
     assert [known[f"DD2424 {name}"]["value"] for name in ("baseline", "dropout", "weight decay", "augmentation",
                                                           "all")] == [0.73, 0.83, 0.72, 0.84, 0.88]
-    assert all(ref["metric"] == "test_accuracy" and ("400 epochs" in ref["recipe"]) == (key == "DD2424 all") for key,
-               ref in known.items() if key.startswith("DD2424"))
+    assert all(ref["metric"] == "test_accuracy" and ("400 epochs" in ref["recipe"]) == (key == "DD2424 all")
+               for key, ref in known.items() if key.startswith("DD2424"))
 
 
 # The runs of a lesson

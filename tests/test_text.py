@@ -134,8 +134,8 @@ def test_the_gradients_by_hand_are_torchs():
     h = torch.func.functional_call(layer, names, nn.functional.one_hot(torch.as_tensor(x), 7).double())[0]
     truth = nn.functional.cross_entropy(h @ V.T + c, torch.as_tensor(y))
     truth.backward()
-    assert loss == pytest.approx(truth.item()) and all(np.allclose(g, t.grad, atol=1e-12) for g,
-                                                       t in zip(grads, tensors))
+    assert loss == pytest.approx(truth.item()) and all(np.allclose(g, t.grad, atol=1e-12)
+                                                       for g, t in zip(grads, tensors))
 
 
 @pytest.mark.parametrize("make, says", [

@@ -70,8 +70,8 @@ def accuracy_whatever_the_name(name):
     "What 03's first network reaches."
     here = own_03(setup("tiny"))
     parts = here["parts_of_runs"](finetune.cached_features(here["pre"], here["splits"], setup("tiny")))
-    return np.mean([finetune.linear_probe(part, setup("tiny"), 1, seed=k).epochs[-1]["accuracy"] for k,
-                    part in enumerate(parts)])
+    return np.mean([finetune.linear_probe(part, setup("tiny"), 1, seed=k).epochs[-1]["accuracy"]
+                    for k, part in enumerate(parts)])
 
 
 def all_alike(xb, yb):
@@ -115,11 +115,11 @@ WRONG = {
     },
     "04_ablate": {
         "optimizers": (  # Adam at SGD's rate; SGD with the decay too; the Adams without dropout
-            lambda final: {"SGD": final, **{opt + str(wd): {**final, "opt": opt, "weight_decay": wd} for opt,
-                                            wd in (("Adam", 0.), ("Adam", 0.01), ("AdamW", 0.01))}},
+            lambda final: {"SGD": final, **{opt + str(wd): {**final, "opt": opt, "weight_decay": wd}
+                                            for opt, wd in (("Adam", 0.), ("Adam", 0.01), ("AdamW", 0.01))}},
             lambda final: {"SGD": {**final, "weight_decay": 0.01},
-                           **{opt + str(wd): {**final, "opt": opt, "lr": 1e-3, "weight_decay": wd} for opt,
-                              wd in (("Adam", 0.), ("Adam", 0.01), ("AdamW", 0.01))}},
+                           **{opt + str(wd): {**final, "opt": opt, "lr": 1e-3, "weight_decay": wd}
+                              for opt, wd in (("Adam", 0.), ("Adam", 0.01), ("AdamW", 0.01))}},
             lambda final: {"SGD": final,
                            **{opt + str(wd): {**final, "dropout": 0., "opt": opt, "lr": 1e-3, "weight_decay": wd}
                               for opt, wd in (("Adam", 0.), ("Adam", 0.01), ("AdamW", 0.01))}}),
@@ -133,8 +133,8 @@ WRONG = {
         "depths": (
             lambda strided, widths: {f"{w}{skip}": {**strided, "widths": w, "skip": skip}
                                      for w in (widths, [*widths, 2 * widths[-1]]) for skip in (None, "identity")},
-            lambda strided, widths: {f"{w}{skip}": {**strided, "widths": w, "dropout": d, "skip": skip} for w,
-                                     d in ((widths, strided["dropout"]),
+            lambda strided, widths: {f"{w}{skip}": {**strided, "widths": w, "dropout": d, "skip": skip}
+                                     for w, d in ((widths, strided["dropout"]),
                                            ([*widths, 2 * widths[-1]], [0.2, 0.3, 0.4, 0.4, 0.5]))
                                      for skip in (None, "projection")},
             lambda strided, widths: {f"{w}{skip}": {**strided, "widths": w, "dropout": d, "skip": skip, "pool": "max"}
@@ -153,8 +153,8 @@ WRONG = {
             lambda final: {f"{norm}{bs}": {**final, "norm": norm, "bs": bs, "lr": lr}
                            for norm in ("batch", "layer", "instance", "group") for bs, lr in ((64, 0.02), (8, 0.0025))},
             lambda final: {f"{norm}{bs}": {**final, "norm": norm, "bs": bs, "lr": lr, "augment": []}
-                           for norm in (None, "batch", "layer", "instance", "group") for bs,
-                           lr in ((64, 0.02), (8, 0.0025))}),
+                           for norm in (None, "batch", "layer", "instance", "group")
+                           for bs, lr in ((64, 0.02), (8, 0.0025))}),
     },
     "05_text": {
         "my_nucleus": (lambda probs, p: {i for i, q in enumerate(probs) if q >= 1 - p}, lambda probs,
