@@ -398,23 +398,27 @@ def _say_squares(title, side):
           f"coursekit.data does that once for all.")
 
 # %% ../nbs/kit/07_splits.ipynb #b6dbdb22
-def kfold_splits(splits, n_splits=5, n_repeats=1, seed=0) -> list[Splits]:
-    """Repeated stratified folds over all images but the unlabeled ones, which stay that; for sets too small to spare
-    a test part: each fold is the validation part once, the rest trains, and test is empty."""
+def kfold_splits(splits, n_splits=5, n_repeats=1, seed=0,
+                 keep_test=False, # True deals what is for training and validation; False: the test part too, for
+                                  # sets too small to spare one
+                ) -> list[Splits]:
+    """Repeated stratified folds: each is the validation part once and the rest trains; unlabeled images stay that,
+    and test is as it was or empty."""
     from sklearn.model_selection import RepeatedStratifiedKFold
 
     check_splits(splits)
     if splits.labels.ndim != 1:
         raise CourseError(f"The labels have the shape {splits.labels.shape}: one label for each image is expected, as "
                           f"slices or frames that belong together must not be divided.")
-    idx = np.setdiff1d(np.arange(splits.n), splits.unlabeled)
+    test = splits.test if keep_test else splits.test[:0]
+    idx = np.setdiff1d(np.arange(splits.n), np.concatenate([splits.unlabeled, test]))
     least = np.bincount(splits.labels[idx]).min()
     if least < n_splits:
         raise CourseError(f"The smallest class has {least} images and there are {n_splits} folds: take at most {least} "
                           f"folds, or collect more.")
     deal = RepeatedStratifiedKFold(n_splits=n_splits, n_repeats=n_repeats, random_state=seed).split(
         idx, splits.labels[idx])
-    return [replace(splits, train=idx[train], valid=idx[valid], test=idx[:0]) for train, valid in deal]
+    return [replace(splits, train=idx[train], valid=idx[valid], test=test) for train, valid in deal]
 
 
 def subsample(splits,
