@@ -11,9 +11,11 @@ import numpy as np
 import torch
 from torch import nn
 
+from .checkpoints import random_states, set_random_states
 from .files import CourseError
 from .images import evenly_spaced
 from .ledger import log_test_eval
+from .precision import first_output
 from .stats import wilson_interval
 from .task import CLASSIFICATION
 
@@ -70,27 +72,48 @@ class TrainAccuracy(Metric):
         model.train(training)
         return right / len(idx)
 
+# %% ../nbs/kit/20_evaluate.ipynb #5c0f41c1
+def answered_right(learn,
+                   dl, # batches (xb, yb) with one label an image
+                  ) -> np.ndarray: # booleans, shape (n,)
+    "Which images are answered right, in eval mode and in the learner's precision; the learner stays as it is."
+    modes, states = [(m, m.training) for m in learn.model.modules()], random_states(learn.dls.device)
+    learn.model.eval()
+    try:
+        with torch.no_grad(), learn._autocast():
+            right = [first_output(learn.model(xb)).argmax(1) == yb for xb, yb in dl]
+    finally:
+        for module, mode in modes:
+            module.training = mode
+        set_random_states(states)
+    return torch.cat(right).cpu().numpy()
+
 # %% ../nbs/kit/20_evaluate.ipynb #011e7c15
 def evaluate_test(learn,       # a fitted learner
                   splits=None, # whose test part; None: the learner's own
                  ) -> dict:    # accuracy, low, high (Wilson's 95 % interval), or loss and metrics; n, looks
     "Judge by the test part; the look is noted in the runs folder, with how many there have been."
+    return _judge_test(learn, splits)[0]
+
+
+def _judge_test(learn, splits=None) -> tuple[dict, np.ndarray | None]: # None where there are no classes
+    "What `evaluate_test` gives, and the answers behind it."
     splits = learn.data if splits is None else splits
     if splits.fingerprint == learn.data.fingerprint and (seen := np.intersect1d(splits.test, learn.data.train)).size:
         raise CourseError(f"{len(seen)} of these {len(splits.test)} test images were trained on: test with the splits "
                           f"that the learner was made with.")
     dl = learn.dls.valid.of(splits.images[splits.test], splits.labels[splits.test])
     with learn.no_bar():
-        found = _accuracy(learn, dl) if learn.task is CLASSIFICATION else _metrics(learn, dl)
-    return {**found, "n": len(splits.test), "looks": log_test_eval(learn.ws, splits, f"seed {learn.seed}")}
+        found, right = _accuracy(learn, dl) if learn.task is CLASSIFICATION else (_metrics(learn, dl), None)
+    return {**found, "n": len(splits.test), "looks": log_test_eval(learn.ws, splits, f"seed {learn.seed}")}, right
 
 
-def _accuracy(learn, dl) -> dict:
-    "The share of right answers, and its interval."
+def _accuracy(learn, dl) -> tuple[dict, np.ndarray]:
+    "The share of right answers with its interval, and which these are."
     preds, targets = learn.get_preds(dl=dl)
-    right = int((preds.argmax(1) == targets).sum())
-    low, high = wilson_interval(right, len(targets))
-    return {"accuracy": right / len(targets), "low": float(low), "high": float(high)}
+    right = (preds.argmax(1) == targets).numpy()
+    low, high = wilson_interval(right.sum(), len(right))
+    return {"accuracy": float(right.mean()), "low": float(low), "high": float(high)}, right
 
 
 def _metrics(learn, dl) -> dict:

@@ -2,7 +2,7 @@
 
 # %% auto #0
 __all__ = ['write_record', 'forget_failure', 'data_facts', 'ledger', 'references', 'results', 'load_runs', 'log_test_eval',
-           'count_test_evals']
+           'count_test_evals', 'right_answers']
 
 # %% ../nbs/kit/19_ledger.ipynb #49a6c740
 import hashlib
@@ -18,10 +18,12 @@ import numpy as np
 
 from .files import CourseError, atomic_path
 from .machine import environment
-from .stats import mean_interval
+from .stats import mean_interval, right_answers
 
 if TYPE_CHECKING:
     import pandas as pd
+
+_all_ = ["right_answers"]
 
 # %% ../nbs/kit/19_ledger.ipynb #7e2bf38c
 _NEEDED = "name", "config", "seed", "recipe", "scale", "data", "final"  # without these a file is no record
@@ -191,7 +193,7 @@ def _one(runs, column):
 # %% ../nbs/kit/19_ledger.ipynb #06ad1815
 # what a run may have besides what `_NEEDED` names: columns even where no run has them yet
 _KNOWN = ["when", "given", "fit", "failed", "accuracy", "train_accuracy", "test_accuracy", "train_loss", "valid_loss",
-          "epochs",
+          "right", "epochs",
           "parameters", "flops", "seconds"]
 
 
@@ -221,6 +223,19 @@ def load_runs(ws,
         wanted = [(name, _text({**shared, **config})) for name, config in configurations.items()]
         runs = runs.iloc[[k for one in wanted for k, run in enumerate(said) if run == one]]
     return runs.reset_index(drop=True)
+
+# %% ../nbs/kit/19_ledger.ipynb #5c0f41b3
+def kept_answers(ws, fit) -> dict: # {part: as `pack_answers` packed}
+    "The answers that the ledger has of a fit; none are {}."
+    for path in sorted((ws.runs / "ledger").glob("*.json")):
+        try:
+            text = path.read_text()
+            record = json.loads(text) if fit in text and '"right"' in text else {}
+        except (OSError, ValueError):  # `ledger` says it
+            continue
+        if isinstance(record, dict) and record.get("fit") == fit and isinstance(record.get("right"), dict):
+            return record["right"]
+    return {}
 
 # %% ../nbs/kit/19_ledger.ipynb #085295e6
 def log_test_eval(ws, splits, what) -> int: # how many looks there have been at this test part, with this one

@@ -18,12 +18,22 @@ import numpy as np
 import torch
 
 from .describe import describe
-from .evaluate import evaluate_test
+from .evaluate import _judge_test, answered_right
 from .files import CourseError, atomic_path, short_path
-from .ledger import _text, count_test_evals, data_facts, forget_failure, load_runs, write_record
+from coursekit.ledger import (
+    _text,
+    count_test_evals,
+    data_facts,
+    forget_failure,
+    kept_answers,
+    load_runs,
+    write_record,
+)
 from .loaders import ArrayLoader
 from .resume import say_duration
 from .splits import one_size
+from .stats import compare_paired, pack_answers
+from .task import CLASSIFICATION
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -35,14 +45,21 @@ def record(learn,     # a learner that was fitted
            given=None,  # `data_facts` of what a grid handed over, where the run took a part of that
            **final,   # more final figures, e.g. test_accuracy
           ) -> Path:  # of the record
-    """Keep a finished run in the ledger: settings, seed, metrics by epoch, parameters, FLOPs, time, memory,
-    hardware, versions."""
+    """Keep a finished run in the ledger: settings, seed, metrics by epoch, answers to the validation images,
+    parameters, FLOPs, time, memory, hardware, versions."""
+    return _record(learn, name, config, given, final)
+
+
+def _record(learn, name, config, given, final, right=None):
+    "The same, with answers on other parts, {part: as `pack_answers` packed}."
     if not getattr(learn, "epochs", None):
         raise CourseError("This learner has not finished a fit: fit it, for an epoch at least, then record it.")
     run = _run_metadata(data_facts(learn.data), learn.ws, name, learn.seed, config)
     forget_failure(run, learn.ws)
     if given not in (None, run["data"]):
         run["given"] = given
+    if right := {**_valid_answers(learn), **(right or {})}:
+        run["right"] = right
     return write_record({
         **run, "recipe": learn.recipe, "final": {**learn.epochs[-1], **final}, "epochs": learn.epochs,
         "fit": learn.checkpoints.kept.name,
@@ -50,6 +67,18 @@ def record(learn,     # a learner that was fitted
         "parameters": sum(p.numel() for p in learn.model.parameters()),
         "flops": count_flops(learn.model, learn.dls.train), "seconds": round(learn.seconds, 1), **learn.environment,
         "test_looks": count_test_evals(learn.ws, learn.data)}, learn.ws)
+
+# %% ../nbs/kit/21_runs.ipynb #5c0f41c5
+def _valid_answers(learn) -> dict: # {} where there are none to ask for
+    "Which validation images are answered right: as the ledger has it of this fit, else asked now."
+    if learn.task is not CLASSIFICATION:
+        return {}
+    trains_anew = learn.fresh or learn._unknown  # the ledger's answers may be those of other weights
+    kept = {} if trains_anew else kept_answers(learn.ws, learn.checkpoints.kept.name)
+    if "valid" in kept or learn._has_no_weights:
+        return {part: answers for part, answers in kept.items() if part == "valid"}
+    right = answered_right(learn, learn.dls.valid)
+    return {"valid": pack_answers(right, learn.data.valid)} if len(right) == len(learn.data.valid) else {}
 
 
 def _run_metadata(facts, ws, name, seed, config):
@@ -229,17 +258,34 @@ def config_diff(configuration, reference) -> dict: # {argument: (in the referenc
             if reference.get(key) != configuration.get(key)}
 
 
-def summarize(runs, n):
-    "The highest and the lowest in one sentence, and what distance `n` images can show."
-    means, seeds = runs.groupby("name", sort=False).accuracy.mean().dropna(), runs.seed.nunique()
-    if not len(means):
+def summarize(runs,         # rows of `ledger`
+              part="valid", # or 'test', of runs that `evaluate_test_once` recorded
+             ) -> str:
+    "The highest and the lowest, and their difference on the same images, allowing for the pairs they were picked from."
+    import pandas as pd
+
+    table = compare_paired(runs, part).dropna(subset="accuracy").sort_values("accuracy", kind="stable")
+    if not len(table):
         raise CourseError("None of these runs has an accuracy: they diverged, so try a tenth of the rate.")
-    middle = means.mean()
-    noise = 1.96 * (2 * middle * (1 - middle) / n) ** 0.5
-    return (f"Highest: {means.idxmax()} ({means.max():.1%}); lowest: {means.idxmin()} ({means.min():.1%}). On {n:,} "
-            f"images two runs that are less than {100 * noise:.1f} points apart "
-            f"can hardly be told apart" + ("; and one seed says nothing of how far a run is from its own repetition."
-                                           if seeds == 1 else f"; {seeds} seeds."))
+    low, high, n_pairs = table.iloc[0], table.iloc[-1], len(table) * (len(table) - 1) // 2
+    if not n_pairs:
+        return f"{high.run} alone: {high.accuracy:.1%}, n = {high.n}."
+    ends = pd.concat([runs[runs["name"] == end.run] for end in (low, high)])
+    pair = compare_paired(ends, part, 1 - 0.05 / n_pairs).iloc[1]
+    return (f"Highest: {high.run} ({high.accuracy:.1%}); lowest: {low.run} ({low.accuracy:.1%}); "
+            + _difference_in_words(pair, n_pairs))
+
+
+def _difference_in_words(pair, n_pairs):
+    "A row of `compare_paired` as half a sentence."
+    if not pair.by_seed:
+        return "they have no seed on the same images in common, so that their difference is not known."
+    corrected = f", corrected for the {n_pairs} pairs that it was picked from" if n_pairs > 1 else ""
+    seeds = len(pair.by_seed)
+    return (f"on the same {pair.images:,} images the difference is {pair.difference:.1f} points, and for these "
+            f"networks on other images like these {pair.low:.1f} to {pair.high:.1f} (95 % interval{corrected}); "
+            + (f"n = {seeds}." if seeds > 1 else "n = 1, which says nothing of how far a run is from its own "
+                                                  "repetition."))
 
 
 def count_params_flops(model, side=32) -> tuple[int, int]: # (parameters, FLOPs)
@@ -254,6 +300,7 @@ def evaluate_test_once(learn, name, config):
     `tested` added."""
     config = {**config, "tested": True}
     if learn.checkpoints.kept.name not in set(load_runs(learn.ws, learn.data, {name: config}).fit):
-        found = evaluate_test(learn)
-        record(learn, name, config,
-               **{f"test_{k}": v for k, v in found.items() if k not in ("low", "high", "n", "looks")})
+        found, right = _judge_test(learn)
+        final = {f"test_{k}": v for k, v in found.items() if k not in ("low", "high", "n", "looks")}
+        _record(learn, name, config, None, final,
+                {} if right is None else {"test": pack_answers(right, learn.data.test)})

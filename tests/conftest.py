@@ -249,8 +249,8 @@ def report_of(*records):
 def runs_of(values, name="a"):
     "Runs with these final accuracies, a seed each, as the ledger would have them."
     epochs = lambda v: [{"accuracy": v - 0.1, "train_accuracy": 0.5}, {"accuracy": v, "train_accuracy": 0.9}]
-    return pd.DataFrame([{"name": name, "seed": k, "accuracy": v, "train_accuracy": 0.9, "epochs": epochs(v)}
-                         for k, v in enumerate(values)])
+    return pd.DataFrame([{"name": name, "seed": k, "accuracy": v, "train_accuracy": 0.9, "epochs": epochs(v),
+                          "right": {"valid": np.arange(1000) < round(1000 * v)}} for k, v in enumerate(values)])
 
 
 def folder_of(root, **counts):

@@ -308,13 +308,13 @@ def test_a_rate_that_diverges_is_a_result_and_not_tried_again(ws, steps, capsys)
     before = steps[0]
     again = ablate(train_variant, tries, [0], splits, ws, **SHARED)
     assert steps[0] == before and again.diverged[0] == runs.diverged[0] and len(ledger(ws)) == 2
-    figure = plot_comparison(again, 60, "rates")
+    figure = plot_comparison(again, "rates")
     assert "diverged" in [t.get_text() for t in figure.axes[1].texts] and len(figure.axes[0].lines) == 1
-    assert "Highest: low" in summarize(again, 60)
+    assert "low alone" in summarize(again)
     alone = ablate(train_variant, {"high": tries["high"]}, [0], splits, ws, **SHARED)
-    plot_comparison(alone, 60, "nothing but a run that diverged")
+    plot_comparison(alone, "nothing but a run that diverged")
     with pytest.raises(CourseError, match="None of these runs has an accuracy"):
-        summarize(alone, 60)
+        summarize(alone)
 
 
 def test_another_failure_is_an_error(ws):

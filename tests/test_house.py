@@ -219,5 +219,5 @@ def test_what_the_comments_say_of_parameters_and_returns():
                                                                   "return": "low and high end, shares of 1"}
     assert dict(docments(data.resolution_score, returns=True)) == {"answers": "[(size, label, answer)]",
                                                                    "return": "a row a size"}
-    assert docments(stats.ci_half_width, returns=True)["return"] == "not a number under three runs" \
+    assert docments(stats.ci_half_width, returns=True)["return"] == "not a number under three runs, or five folds" \
         and stats.ci_half_width.__annotations__ == {"return": float}

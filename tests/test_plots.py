@@ -14,13 +14,14 @@ from coursekit.plots import (
     contact_sheet,
     plot_comparison,
     plot_curves,
+    plot_differences,
     plot_dots,
     plot_gaps,
     plot_networks,
     plot_top_losses,
 )
 from coursekit.splits import Splits, kfold_splits, subsample
-from coursekit.stats import wilson_interval
+from coursekit.stats import compare_paired, wilson_interval
 
 FIRST = "norm act pool drop"
 SMALL = {"widths": [8, 16], "n_hidden": 16}
@@ -164,6 +165,25 @@ def test_gaps_are_in_points_and_names_go_down():
     plot_gaps(pd.concat([runs_of([0.6]), runs_of([0.95], "b")]), ax)
     assert [t.get_text() for t in ax.texts] == ["+30", "-5"] and [t.get_text() for t in ax.get_yticklabels()] == ["a",
         "b"] and ax.get_yticks().tolist() == [0, -1]
+    assert [t.get_text() for t in ax.get_legend().get_texts()] == ["validation", "training"]
+    plt.close(fig)
+
+
+def test_differences_are_shown_with_their_seeds_and_small_ones_look_small():
+    table = compare_paired(pd.concat([runs_of([0.6, 0.6]), runs_of([0.61, 0.602], "b"), runs_of([0.7], "c"),
+                                      runs_of([0.9, 0.9], "d")[:0],
+                                      pd.DataFrame([{"name": "d", "seed": 0, "diverged": "The loss is nan"},
+                                                    {"name": "e", "seed": 9, "right": {"valid": np.ones(1000)}}])]))
+    fig, (few, all_rows) = plt.subplots(1, 2)
+    plot_differences(table[:2], few)
+    interval, dot, rings, zero = few.lines
+    assert interval.get_xdata() == pytest.approx([table.low[1], table.high[1]]) \
+        and dot.get_xdata() == pytest.approx([0.6]) and rings.get_xdata() == pytest.approx([1, 0.2])
+    assert list(zero.get_xdata()) == [0, 0] and few.get_xlim()[0] <= -2 and few.get_xlim()[1] >= 2
+    plot_differences(table, all_rows, title="By seed")
+    assert [t.get_text() for t in all_rows.texts] == ["the first", "diverged", "no seed in common"] \
+        and [t.get_text() for t in all_rows.get_yticklabels()] == list("abcde") and all_rows.get_title() == "By seed"
+    assert all_rows.get_xlim()[1] > 10
     plt.close(fig)
 
 
@@ -179,7 +199,7 @@ def test_a_drawing_shows_layers_sizes_and_shortcuts():
 @pytest.mark.parametrize("name", ["$^$", r"\frac{$x$}", "_$1_$", "lr=$10^{-3$"])
 def test_a_run_may_have_any_name(name):
     figure = plot_comparison(pd.concat([runs_of([0.6, 0.7, 0.8], name), runs_of([0.5], "_other")], ignore_index=True),
-                             200, f"{name} and others")
+                             f"{name} and others")
     figure.canvas.draw()
     legend, ticks = figure.axes[0].get_legend().get_texts(), figure.axes[1].get_yticklabels()
     assert [t.get_text() for t in legend] == [t.get_text() for t in ticks] == [name, "_other"]

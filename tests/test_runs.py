@@ -9,21 +9,37 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import made, net, quiet, runs_of
+from conftest import made, net, quiet, runs_of, with_masks
 from torch import nn
 
+from coursekit.evaluate import answered_right
 from coursekit.files import CourseError
 from coursekit.learner import learner
-from coursekit.ledger import ledger, load_runs, results
-from coursekit.runs import ablate, config_diff, record, run_grid, summarize
+from coursekit.ledger import ledger, load_runs, results, right_answers
+from coursekit.runs import ablate, config_diff, evaluate_test_once, record, run_grid, summarize
 from coursekit.splits import kfold_splits, subsample
+from coursekit.stats import compare_paired, paired_bootstrap
 
 
-def test_the_verdict_counts():
-    said = summarize(pd.concat([runs_of([0.6]), runs_of([0.4], "b")]), 1000)
-    assert "Highest: a (60.0%); lowest: b (40.0%)" in said \
-        and f"less than {196 * (2 * 0.25 / 1000) ** 0.5:.1f} points" in said and "one seed" in said
-    assert "3 seeds" in summarize(runs_of([0.6, 0.7, 0.8]), 1000)
+def test_the_ends_are_told_with_an_interval_for_all_pairs():
+    a, b, c = runs_of([0.6]), runs_of([0.4], "b"), runs_of([0.5], "c")
+    said = summarize(pd.concat([a, b]))
+    _, low, high = paired_bootstrap(a.right[0]["valid"], b.right[0]["valid"], 100_000)
+    assert "Highest: a (60.0%); lowest: b (40.0%); on the same 1,000 images the difference is 20.0 points" in said \
+        and f" {100 * low:.1f} to {100 * high:.1f} (95 % interval);" in said and "n = 1, which says nothing" in said
+    said = summarize(pd.concat([a, b, c]))
+    _, low, high = paired_bootstrap(a.right[0]["valid"], b.right[0]["valid"], 100_000, level=1 - 0.05 / 3)
+    assert f" {100 * low:.1f} to {100 * high:.1f} (95 % interval, corrected for the 3 pairs" in said
+    assert summarize(runs_of([0.6, 0.7, 0.8])) == "a alone: 70.0%, n = 3." \
+        and "no seed on the same images in common" in summarize(pd.concat([a, b.assign(seed=1)]))
+
+
+def test_the_test_part_has_ends_too():
+    runs = pd.concat([runs_of([0.6, 0.6]), runs_of([0.4, 0.5], "b")]).drop(columns="accuracy")
+    runs["right"] = [{"test": right["valid"]} for right in runs.right]
+    assert "Highest: a (60.0%); lowest: b (45.0%)" in summarize(runs, "test")
+    with pytest.raises(CourseError, match="'a', seed 0, has no answers image by image on the part 'valid'"):
+        summarize(runs)
 
 
 def test_changes_name_what_differs():
@@ -67,6 +83,83 @@ def test_time_stands_still_after_the_fit_and_its_environment_is_those_of_the_tra
         and again.seconds == pytest.approx(before)
     with pytest.raises(CourseError, match="has not finished a fit"):
         record(learner(s, net(), place), "none")
+
+
+# Answers
+
+def counted(monkeypatch):
+    "How often a network was asked which images it answers right."
+    from coursekit import runs
+    times, asked = [0], runs.answered_right
+    monkeypatch.setattr(runs, "answered_right", lambda *a: (times.__setitem__(0, times[0] + 1), asked(*a))[1])
+    return times
+
+
+def test_a_record_keeps_which_images_were_right(place, monkeypatch):
+    s, times = made(), counted(monkeypatch)
+    s = replace(s, valid=s.valid[::-1])
+    learn = quiet(learner(s, net(), place, bs=32), 2, 0.01)
+    record(learn, "small")
+    expected = (learn.model.eval()(learn.dls.valid.sample_batch(999)[0]).argmax(1).numpy() == s.labels[s.valid])
+    right = right_answers(ledger(place).iloc[0])
+    assert (right == expected).all() and right.mean() == pytest.approx(ledger(place).accuracy[0]) and times == [1]
+    record(learn, "small again"), record(quiet(learner(s, net(), place, bs=32), 2, 0.01), "small")
+    assert times == [1] and all((right_answers(row) == expected).all() for _, row in ledger(place).iterrows()), \
+        "of one fit they are asked once"
+    record(quiet(learner(s, net(), place, bs=32, fresh=True), 2, 0.01), "small")
+    assert times == [2], "what is trained anew may answer otherwise"
+
+
+def test_asking_leaves_no_trace(place):
+    learn = quiet(learner(made(), net(), place, bs=32), 2, 0.01)
+    learn.model.train()
+    seen = lambda: (repr(learn.recorder.values), repr(learn.final_record), learn.epochs, torch.get_rng_state().tolist(),
+                    str(np.random.get_state()), [m.training for m in learn.model.modules()],
+                    [v.tolist() for v in learn.model.state_dict().values()])
+    before = seen()
+    record(learn, "small")
+    assert seen() == before
+    learn.model[1].eval()
+    answered_right(learn, learn.dls.valid)
+    assert [m.training for m in learn.model[:3]] == [True, False, True], "each layer as it was"
+
+
+def test_no_weights_no_answers_and_other_tasks_have_none(place):
+    fit = lambda **kwargs: quiet(learner(made(), net(), place, bs=32, keep_weights=False, **kwargs), 1, 0.01)
+    fit()
+    record(fit(), "small")
+    assert ledger(place).get("right") is None
+    with pytest.raises(CourseError, match="'small', seed 42, has no answers image by image .*keep_weights=True.* by "
+                                          "record.$"):
+        compare_paired(load_runs(place))
+    s = with_masks()
+    record(quiet(learner(s, nn.Conv2d(3, 2, 1), place, bs=32), 1, 0.01), "masks")
+    assert ledger(place).get("right") is None
+    record(fit(fresh=True), "small")
+    assert right_answers(load_runs(place, made()).iloc[0]).shape == made().valid.shape, "asked before they are gone"
+
+
+def test_the_look_at_the_test_part_keeps_its_answers(place):
+    s = made()
+    learn = quiet(learner(s, net(), place, bs=32), 1, 0.01)
+    record(learn, "small")
+    evaluate_test_once(learn, "small", {})
+    plain, tested = (load_runs(place, s, {"small": config}).iloc[0] for config in ({}, {"tested": True}))
+    assert right_answers(tested, "test").mean() == pytest.approx(tested.test_accuracy) \
+        and (right_answers(tested) == right_answers(plain)).all() and "test" not in plain.right
+    with pytest.raises(CourseError, match="on the part 'test'.* by evaluate_test_once.$"):
+        right_answers(plain, "test")
+    record(quiet(learner(s, net(), place, bs=32), 1, 0.01), "small")
+    assert "test" not in load_runs(place, s, {"small": {}}).right[0]
+
+
+def test_folds_are_put_together(place):
+    folds = kfold_splits(made(60), 3, n_repeats=2)
+    run_grid(fit_one, {"a": {"width": 4}, "b": {"width": 8}}, range(6), folds, place)
+    table = compare_paired(load_runs(place, folds))
+    assert table.n.tolist() == [6, 6] and table.images.tolist() == [60, 60], \
+        "an image that was judged twice counts once"
+    assert len(table.by_seed[1]) == 6 and table.difference[1] == pytest.approx(np.mean(table.by_seed[1]))
 
 
 # Grids

@@ -1,11 +1,24 @@
 "Statistics: each against a value worked out elsewhere."
+import json
+
 import numpy as np
 import pandas as pd
 import pytest
 from scipy.stats import chi2
 
 from coursekit.files import CourseError
-from coursekit.stats import ci_half_width, compare_runs, mcnemar, mean_interval, paired_bootstrap, wilson_interval
+from coursekit.stats import (
+    _unpacked,
+    ci_half_width,
+    compare_paired,
+    compare_runs,
+    mcnemar,
+    mean_interval,
+    pack_answers,
+    paired_bootstrap,
+    right_answers,
+    wilson_interval,
+)
 
 
 def test_the_interval_is_wilsons():
@@ -29,8 +42,10 @@ def test_wilsons_interval_as_published(right, n, low, high):
 
 def test_students_interval_by_hand():
     values = pd.Series([0.7, 0.8, 0.9])
-    assert ci_half_width(values) == pytest.approx(4.302653 * 0.1 / 3**0.5) \
-        and ci_half_width(values, 0.5) == pytest.approx(4.302653 * 0.1 * (1 / 3 + 0.5) ** 0.5)
+    assert ci_half_width(values) == pytest.approx(4.302653 * 0.1 / 3**0.5)
+    five = pd.Series([0.6, 0.7, 0.8, 0.9, 1.0])
+    assert ci_half_width(five, 0.5) == pytest.approx(2.776445 * five.std() * (1 / 5 + 0.5) ** 0.5) \
+        and np.isnan(ci_half_width(five[:4], 0.5)), "five folds are the least"
     assert np.isnan(ci_half_width(values[:2])) and mean_interval(values[:2]) == "n < 3"
     assert mean_interval(values) == f"{0.8 - 4.302653 * 0.1 / 3**0.5:.3f} to {0.8 + 4.302653 * 0.1 / 3**0.5:.3f}"
 
@@ -57,13 +72,25 @@ def test_a_seed_that_only_one_has_is_not_compared():
         and compare_runs(pd.concat([runs, runs])).n.tolist() == [4, 4], "a copied file is no second run"
 
 
-def test_folds_widen_the_interval():
-    plain, folds = compare_runs(three_runs()), compare_runs(three_runs(), share={"b": 0., "a": 1 / 3})
-    assert folds["±"][0] == plain["±"][0] \
-        and folds["± of it"][1] / plain["± of it"][1] == pytest.approx((1 / 4 + 1 / 3) ** 0.5 / 0.5)
-    for share in {"a": 0.1}, {}:
-        with pytest.raises(CourseError, match="share has no value for b.*: give one for each run"):
-            compare_runs(three_runs(), share=share)
+def folds_of(n=5):
+    "b and a on five folds; b trains on 400 images of a fold's, a on 300."
+    rng = np.random.default_rng(0)
+    return pd.DataFrame([{"name": name, "seed": k, "accuracy": rng.random(), "data": {"train": train, "valid": 100}}
+                         for name, train in (("b", 400), ("a", 300)) for k in range(n)])
+
+
+def test_folds_widen_the_interval_by_what_their_records_say():
+    plain, folds = compare_runs(folds_of()), compare_runs(folds_of(), folds=True)
+    assert (folds["±"] / plain["±"]).tolist() == pytest.approx([(1 + 5 / 4) ** 0.5, (1 + 5 / 3) ** 0.5]) \
+        and folds["± of it"][1] / plain["± of it"][1] == pytest.approx((1 + 5 / 3) ** 0.5), "the wider of the two"
+    assert compare_runs(folds_of(3), folds=True)["± of it"].isna().tolist() == [False, True] \
+        and compare_runs(folds_of(3))["± of it"].notna().all()
+    for runs in folds_of().drop(columns="data"), folds_of().assign(data=[{"train": 4}] * 10):
+        with pytest.raises(CourseError, match="do not say how many images each fold trains on"):
+            compare_runs(runs, folds=True)
+
+
+def test_nothing_to_compare_is_a_sentence():
     for runs in three_runs()[:0], three_runs().drop(columns="accuracy"):
         with pytest.raises(CourseError, match="no runs with 'accuracy' to compare"):
             compare_runs(runs)
@@ -99,11 +126,89 @@ def test_the_bootstrap_is_that_of_the_images():
     assert paired_bootstrap(a, b) == paired_bootstrap(a, b) != paired_bootstrap(a, b, seed=1) \
         and paired_bootstrap(a, a) == (0, 0, 0)
     assert paired_bootstrap(*answers(0, 3, 7, 0), n=100)[0] == pytest.approx(-0.4)
+    _, wider, _ = paired_bootstrap(a, b, level=0.99)
+    assert wider == pytest.approx(0.05 - half * 2.5758 / 1.96, abs=0.003)
 
 
-@pytest.mark.parametrize("a, b", [([True], [True, False]), ([], []), ([[True]], [[True]]), ([0.7, 0.2], [1, 0]),
-                                  (["a"], ["b"]), (True, True)])
+def test_of_several_seeds_an_image_counts_by_their_mean():
+    rng = np.random.default_rng(0)
+    a, b = rng.random((3, 500)) < 0.7, rng.random((3, 500)) < 0.6
+    difference, low, high = paired_bootstrap(a, b)
+    d = a.mean(0) - b.mean(0)
+    drawn = [d[rng.integers(500, size=500)].mean() for _ in range(4000)]
+    assert difference == pytest.approx(d.mean()) \
+        and (low, high) == pytest.approx(tuple(np.quantile(drawn, [0.025, 0.975])), abs=0.004), "image by image"
+    assert paired_bootstrap(a[:1], b[:1]) == paired_bootstrap(a[0], b[0])
+    assert paired_bootstrap([a[0]] * 5, [b[0]] * 5) == pytest.approx(paired_bootstrap(a[0], b[0]))
+
+
+@pytest.mark.parametrize("a, b", [([True], [True, False]), ([], []), ([[[True]]], [[[True]]]), ([0.7, 0.2], [1, 0]),
+                                  (["a"], ["b"]), (True, True), ([True], [[True]])])
 def test_answers_to_other_images_are_a_sentence(a, b):
     for f in mcnemar, paired_bootstrap:
         with pytest.raises(CourseError, match="for each of the same images, in the same order"):
             f(a, b)
+
+
+# The ledger's answers
+
+def kept(name, seed, right, idx=None, **more):
+    "A run with answers, as the ledger has it."
+    idx = np.arange(len(right)) if idx is None else idx
+    return {"name": name, "seed": seed, "right": {"valid": pack_answers(right, idx)}, **more}
+
+
+@pytest.mark.parametrize("n", [1, 7, 8, 9, 1001])
+def test_answers_come_back_as_they_were(n):
+    rng = np.random.default_rng(n)
+    right, idx = rng.random(n) < 0.5, rng.permutation(3 * n)[:n]
+    run = json.loads(json.dumps(kept("a", 0, right, idx)))
+    assert (right_answers(run) == right).all() and (_unpacked(run["right"]["valid"])[1] == idx).all()
+    assert (right_answers({**run, "right": {"valid": right.tolist()}}) == right).all(), "plain ones do too"
+
+
+def test_five_thousand_answers_are_small():
+    rng = np.random.default_rng(0)
+    assert len(json.dumps(pack_answers(rng.random(5000) < 0.7, np.sort(rng.permutation(60_000)[:5000])))) < 9000
+
+
+def test_runs_are_compared_on_the_same_images():
+    rng = np.random.default_rng(0)
+    a, b = rng.random((2, 400)) < 0.8, rng.random((2, 400)) < 0.7
+    runs = pd.DataFrame([*(kept("b", k, r) for k, r in enumerate(b)), *(kept("a", k, r) for k, r in enumerate(a)),
+                         kept("c", 1, a[0])])
+    table = compare_paired(runs).set_index("run")
+    assert table.index.tolist() == ["b", "a", "c"] and table.n.tolist() == [2, 2, 1] and (table.images == 400).all()
+    difference, low, high = paired_bootstrap(a, b, n=100_000, level=0.975)
+    assert table.loc["a", ["difference", "low", "high"]].tolist() == pytest.approx([100 * difference, 100 * low,
+                                                                                    100 * high])
+    assert table.by_seed["a"] == pytest.approx(list(100 * (a.mean(1) - b.mean(1)))) \
+        and table.by_seed["c"] == pytest.approx([100 * (a[0].mean() - b[1].mean())]), "paired by the seed they share"
+    assert table["std"]["a"] == pytest.approx(a.mean(1).std(ddof=1)) and np.isnan(table["std"]["c"])
+    assert compare_paired(pd.concat([runs, runs])).equals(compare_paired(runs)), "a copied file is no second run"
+
+
+def test_what_was_not_judged_on_the_same_images_is_not_paired():
+    right = np.arange(50) % 3 > 0
+    other = compare_paired(pd.DataFrame([kept("a", 0, right), kept("b", 0, right, np.arange(50) + 50)]))
+    assert other.by_seed.tolist() == [[0.], []] and np.isnan(other.difference[1]) and other.n.tolist() == [1, 1]
+
+
+def test_a_run_that_diverged_has_no_numbers_and_widens_nothing():
+    rng = np.random.default_rng(0)
+    runs = pd.DataFrame([kept("a", 0, rng.random(99) < 0.5), kept("b", 0, rng.random(99) < 0.5)])
+    table = compare_paired(pd.concat([runs, pd.DataFrame([{"name": "c", "seed": 0, "diverged": "The loss is nan"}])]))
+    assert table[:2].equals(compare_paired(runs)) and table.accuracy.isna().tolist() == [False, False, True] \
+        and np.isnan(table.high[2]) and table.n[2] == 0
+    first = compare_paired(pd.DataFrame([{"name": "c", "seed": 0, "failed": "The loss is nan"},
+                                         *runs.to_dict("records")]))
+    assert first.difference.isna().all() and first.accuracy.notna().tolist() == [False, True, True]
+
+
+def test_no_answers_are_a_sentence():
+    with pytest.raises(CourseError, match="There are no runs to compare: train"):
+        compare_paired(pd.DataFrame(columns=["name", "seed"]))
+    for run in {"accuracy": 0.5}, {"right": {}}, {"right": float("nan")}:
+        with pytest.raises(CourseError, match="The run 'a', seed 3, has no answers image by image on the part 'valid': "
+                                              "record it again from a learner that has its weights"):
+            compare_paired(pd.DataFrame([{"name": "a", "seed": 3, **run}]))
