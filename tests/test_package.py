@@ -45,7 +45,7 @@ def test_the_changes_of_this_version_are_told():
 def test_installed_metadata_comes_from_settings():
     meta, facts = importlib.metadata.metadata("coursekit"), settings()
     assert meta["Version"] == facts["version"] and meta["Summary"] == facts["description"]
-    assert set(meta.get_all("Provides-Extra")) == {"run", "cluster", "dev", "browser"}
+    assert set(meta.get_all("Provides-Extra")) == {"run", "cluster", "timm", "dev", "browser"}
 
 
 def python(code):
@@ -125,7 +125,7 @@ def needs(extra=""):
 def test_installing_changes_nothing_on_colab(network, tmp_path):
     versions = colab.colab_versions()
     assert len(versions) > 300 and "torch" in versions
-    for extra in "", "run":
+    for extra in "", "run", "timm":
         done = resolve(needs(extra), versions, tmp_path)
         assert done.returncode == 0, f"coursekit[{extra}] would change a package of Colab:\n{done.stderr}"
         assert f"torch=={versions['torch']}" in done.stdout
