@@ -3,8 +3,8 @@
 # %% auto #0
 __all__ = ['LinearProbe', 'linear_probe', 'BatchNormCase', 'EvalFrozen', 'GradualUnfreezing', 'finetune_learner', 'grad_cam',
            'show_prediction', 'Pretrained', 'backbone', 'cached_features', 'cached_stages', 'check_side',
-           'compare_runs', 'kfold_splits', 'subsample', 'layer_groups', 'map_sizes', 'pretrained', 'random_view',
-           'with_head']
+           'compare_runs', 'joined', 'kfold_splits', 'subsample', 'layer_groups', 'map_sizes', 'pretrained',
+           'random_view', 'with_head']
 
 # %% ../nbs/03_finetune.ipynb #4a8d5a80
 import contextlib
@@ -16,7 +16,7 @@ import torch
 from torch import nn
 from torchvision.ops import StochasticDepth
 
-from .features import cached_features, cached_stages, random_view  # noqa: F401 - for _all_
+from .features import cached_features, cached_stages, joined, random_view  # noqa: F401 - for _all_
 from .files import CourseError
 from .images import center_crop, decode
 from .learner import CourseLearner, learner, optimizer
@@ -42,8 +42,8 @@ with warnings.catch_warnings():
 if TYPE_CHECKING:
     import matplotlib.pyplot as plt
 
-_all_ = ["Pretrained", "backbone", "cached_features", "cached_stages", "check_side", "compare_runs", "kfold_splits",
-         "subsample", "layer_groups", "map_sizes", "pretrained", "random_view", "with_head"]
+_all_ = ["Pretrained", "backbone", "cached_features", "cached_stages", "check_side", "compare_runs", "joined",
+         "kfold_splits", "subsample", "layer_groups", "map_sizes", "pretrained", "random_view", "with_head"]
 
 # %% ../nbs/03_finetune.ipynb #82895ba9
 class LinearProbe(nn.Linear):

@@ -2,7 +2,7 @@
 
 # %% auto #0
 __all__ = ['Data', 'Splits', 'make_split', 'make_splits', 'center_crop_all', 'image_folder', 'image_table', 'one_size',
-           'kfold_splits', 'subsample']
+           'kfold_splits', 'without_test', 'subsample']
 
 # %% ../nbs/kit/07_splits.ipynb #767f895e
 import hashlib
@@ -419,6 +419,16 @@ def kfold_splits(splits, n_splits=5, n_repeats=1, seed=0,
     deal = RepeatedStratifiedKFold(n_splits=n_splits, n_repeats=n_repeats, random_state=seed).split(
         idx, splits.labels[idx])
     return [replace(splits, train=idx[train], valid=idx[valid], test=test) for train, valid in deal]
+
+
+def without_test(splits) -> Splits:
+    "The images for training and validation alone, renumbered, so that nothing made of them has seen the test part."
+    check_splits(splits)
+    keep = np.setdiff1d(np.arange(splits.n), splits.test)
+    parts = {part: np.searchsorted(keep, getattr(splits, part)) for part in ("train", "valid", "unlabeled")}
+    return replace(splits, name=f"{splits.name} without its test part", images=splits.images[keep],
+                   labels=splits.labels[keep], files=[splits.files[i] for i in keep], test=keep[:0],
+                   fingerprint=f"{splits.fingerprint}-open", whole=0, **parts)
 
 
 def subsample(splits,
