@@ -26,7 +26,7 @@ from coursekit.features import (
 )
 from .files import CourseError
 from .learner import CourseLearner, learner, optimizer
-from .plots import show_prediction  # noqa: F401 - for _all_
+from .plots import show_prediction
 from coursekit.pretrained import (  # noqa: F401 - for _all_
     Pretrained,
     backbone,
