@@ -739,6 +739,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                 'coursekit.runs._data_of_seeds': ('kit/runs.html#_data_of_seeds', 'coursekit/runs.py'),
                                 'coursekit.runs._difference_in_words': ('kit/runs.html#_difference_in_words', 'coursekit/runs.py'),
                                 'coursekit.runs._note_failure': ('kit/runs.html#_note_failure', 'coursekit/runs.py'),
+                                'coursekit.runs._one_by_one': ('kit/runs.html#_one_by_one', 'coursekit/runs.py'),
                                 'coursekit.runs._outcome': ('kit/runs.html#_outcome', 'coursekit/runs.py'),
                                 'coursekit.runs._record': ('kit/runs.html#_record', 'coursekit/runs.py'),
                                 'coursekit.runs._run_metadata': ('kit/runs.html#_run_metadata', 'coursekit/runs.py'),

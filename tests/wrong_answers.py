@@ -2,7 +2,7 @@
 import numpy as np
 import pandas as pd
 import torch
-from scipy import stats
+from scipy.stats import binom, binomtest, chi2, norm, t, ttest_rel
 from torch import nn
 from torchvision.models import get_model
 from torchvision.transforms.functional import rotate
@@ -16,7 +16,7 @@ from coursekit.fetch import catalogue
 from coursekit.functions import mlp
 from coursekit.runs import config_diff, count_params_flops
 from coursekit.splits import center_crop_all, kfold_splits
-from coursekit.stats import wilson_interval
+from coursekit.stats import mcnemar, wilson_interval
 from coursekit.workspace import setup, show_table
 
 
@@ -30,6 +30,15 @@ def own_01(ws):
     "The small images, their near-duplicates, and the catalogue."
     cifar = cifar10(ws)
     return {"table": catalogue(), "split_names": split_names, "cifar": cifar, "pairs": near_duplicates(cifar)}
+
+
+def own_02(ws):
+    "The networks that the first exercise is about."
+    def two_networks(both, only_a, only_b, neither):
+        kinds = [both, only_a, only_b, neither]
+        return [np.repeat(right, kinds) for right in ([True, True, False, False], [True, False, True, False])]
+    return {"wilson_interval": wilson_interval, "two_networks": two_networks,
+            "pairs": {"they mostly agree": two_networks(875, 25, 5, 95)}}
 
 
 def own_03(ws):
@@ -50,9 +59,20 @@ def own_04(ws):
             "first": strided["order"], "strided": strided}
 
 
-OWN = {"00_start": lambda ws: {}, "01_data": own_01, "02_baseline": lambda ws: {"wilson_interval": wilson_interval},
+OWN = {"00_start": lambda ws: {}, "01_data": own_01, "02_baseline": own_02,
        "03_finetune": own_03, "04_ablate": own_04,
        "05_text": lambda ws: {"n_hidden": 8}, "06_functions": lambda ws: {"mlp": mlp}}
+
+
+def by_counts(rule):
+    "An answer about two networks from what only the first had right, only the second, and how many images there are."
+    return lambda a, b: rule((a & ~b).sum(), (b & ~a).sum(), len(a))
+
+
+def overlap_of_intervals(a, b):
+    "1 where the intervals of the two accuracies overlap."
+    (low_a, high_a), (low_b, high_b) = wilson_interval(a.sum(), len(a)), wilson_interval(b.sum(), len(b))
+    return float(low_a <= high_b and low_b <= high_a)
 
 
 def pairs_instead_of_images(pairs, splits):
@@ -101,7 +121,7 @@ def judged(**instead):
     "The right judgment of claims, but for those that are given."
     right = {"better": lambda row: row.low > 0, "not found": lambda row: row.low <= 0 <= row.high,
              "none": lambda row: False, "small": lambda row: -1 < row.low and row.high < 1,
-             "order": lambda row: stats.binomtest(sum(d > 0 for d in row.by_seed), len(row.by_seed)).pvalue < 0.05}
+             "order": lambda row: binomtest(sum(d > 0 for d in row.by_seed), len(row.by_seed)).pvalue < 0.05}
     return lambda row, claim: {**right, **instead}[claim](row)
 
 
@@ -124,8 +144,18 @@ WRONG = {
                                                     & (table.size_gb <= 1)].tolist()),
     },
     "02_baseline": {
-        "overlap": (lambda a, b, n: abs(a - b) < 0.06 * n, lambda a, b, n: wilson_interval(a, n)[0]
-                    <= wilson_interval(b, n)[1]),
+        "p_value": (by_counts(lambda a, b, n: chi2.sf((a - b) ** 2 / max(a + b, 1), 1)),  # chi-square
+                    by_counts(lambda a, b, n: chi2.sf(max(abs(a - b) - 1, 0) ** 2 / max(a + b, 1), 1)),  # Edwards's
+                    by_counts(lambda a, b, n: 2 * norm.sf(abs(a - b) / max(a + b, 1) ** 0.5)),
+                    by_counts(lambda a, b, n: binom.cdf(min(a, b), a + b, 0.5)),  # one side
+                    by_counts(lambda a, b, n: binom.sf(a - 1, a + b, 0.5)),  # the first one's side
+                    by_counts(lambda a, b, n: 2 * binom.cdf(min(a, b), a + b, 0.5)),  # over 1 in a tie
+                    by_counts(lambda a, b, n: binomtest(int(a), int(n)).pvalue if a else 1.),  # all images are tosses
+                    by_counts(lambda a, b, n: min(1., 2 * binom.cdf(min(a, b), a + b, 0.5)
+                                                  - binom.pmf(min(a, b), a + b, 0.5))),  # mid-p
+                    overlap_of_intervals, lambda a, b: 0.0003, lambda a, b: mcnemar(a, b),
+                    lambda a, b: ttest_rel(a.astype(float), b.astype(float)).pvalue,
+                    lambda a, b: mcnemar(a, b)[2] if (a & ~b).sum() > (b & ~a).sum() else 1.),
         "convolution": (lambda n_in, n_out, side: (n_out * 9 * n_in, side * side * n_out * 9 * n_in),
                         lambda n_in, n_out, side: (n_out * (9 * n_in + 1), side * side * n_out * n_in)),
     },
@@ -156,9 +186,9 @@ WRONG = {
                       judged(small=lambda row: abs(row.difference) < 1),
                       judged(**{"not found": lambda row: row.low <= 0})),
         "paired": (lambda a, b: (np.mean(a) - np.mean(b), 1.96 * np.std(np.subtract(a, b), ddof=1) / len(a) ** 0.5),
-                   lambda a, b: (np.mean(a) - np.mean(b), stats.t.ppf(0.975, 2 * len(a) - 2)
+                   lambda a, b: (np.mean(a) - np.mean(b), t.ppf(0.975, 2 * len(a) - 2)
                                  * (np.var(a, ddof=1) + np.var(b, ddof=1)) ** 0.5 / len(a) ** 0.5),
-                   lambda a, b: (np.mean(a) - np.mean(b), stats.t.ppf(0.975, len(a) - 1) * np.std(np.subtract(a, b))
+                   lambda a, b: (np.mean(a) - np.mean(b), t.ppf(0.975, len(a) - 1) * np.std(np.subtract(a, b))
                                  / len(a) ** 0.5)),
     },
     "05_text": {
