@@ -150,15 +150,14 @@ def _check_network(widths, side, rates, order, pool, head, skip):
         raise CourseError(f"The dropout rates are {rates} and there are {len(widths)} blocks and a head: one rate from "
                           f"0 to below 1 is expected for all, or a list of {len(widths) + 1}.")
     if sorted(order.split()) != ["act", "drop", "norm", "pool"]:
-        raise CourseError(f"The order is {order!r}: the words act, norm, pool and drop are expected, each once, in the "
-                          f"order you want.")
-    for name, value, choices in ("pool", pool, ("max", "strided")), ("head", head, ("dense", "average")), \
-        ("skip", skip, (None, "identity", "projection")):
+        raise CourseError(f"The order is {order!r}: act, norm, pool and drop are expected, each once, in any order.")
+    known = {"pool": (pool, "max", "strided"), "head": (head, "dense", "average"),
+             "skip": (skip, None, "identity", "projection")}
+    for name, (value, *choices) in known.items():
         if value not in choices:
             raise CourseError(f"{name} is {value!r}: choose one of {', '.join(map(repr, choices))}.")
     if skip and not order.startswith("norm act"):
-        raise CourseError(f"The order is {order!r} and there are skip connections, whose sum comes after the norm and "
-                          f"before the activation: take an order that begins with 'norm act'.")
+        raise CourseError(f"The order is {order!r}: with skip connections take one that begins with 'norm act'.")
 
 # %% ../nbs/04_ablate.ipynb #75f2d499
 def augmentations(names, n_classes):

@@ -76,17 +76,19 @@ def vgg(n_classes=10,
 
 # %% ../nbs/02_baseline.ipynb #3ce96c57
 def train_baseline(splits, ws, n_epochs, seed=0) -> "CourseLearner": # fitted
-    "The baseline: by the reference recipe at full scale, else by one cycle."
+    "The baseline: by the reference recipe at full scale, else by one cycle; lesson 04's baseline is the same fit."
     import torch
+    from fastai.callback.schedule import ParamScheduler, SchedNo, combined_cos
+    from fastai.metrics import accuracy
 
+    from coursekit.evaluate import TrainAccuracy
     from coursekit.learner import learner, optimizer
 
+    lr, inputs = (1e-3, (0., 1.)) if ws.scale == "full" else (0.02, (None, None))  # None: normalized
+    schedule = {"lr": SchedNo(lr, lr)} if ws.scale == "full" else {
+        "lr": combined_cos(0.25, lr / 25, lr, lr / 1e5), "mom": combined_cos(0.25, 0.95, 0.85, 0.95)}
     torch.manual_seed(seed)
-    model, opt = vgg(len(splits.classes)), optimizer("SGD", momentum=0.9)
-    if ws.scale == "full":
-        learn = learner(splits, model, ws, bs=64, lr=1e-3, opt=opt, mean=0., std=1., seed=seed)
-        learn.fit(n_epochs, 1e-3)
-    else:
-        learn = learner(splits, model, ws, bs=64, opt=opt, seed=seed)
-        learn.fit_one_cycle(n_epochs, 0.02)
+    model, opt = vgg(len(splits.classes)), optimizer("SGD", momentum=0.9, weight_decay=0.)
+    learn = learner(splits, model, ws, 64, lr, opt, (), *inputs, metrics=[accuracy, TrainAccuracy()], seed=seed)
+    learn.fit(n_epochs, cbs=ParamScheduler(schedule))
     return learn

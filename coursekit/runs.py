@@ -129,7 +129,7 @@ def run_grid(train,          # function (data, ws, seed=..., **configuration) ->
     described, rows, began = once(data_facts), [], time.monotonic()
     facts = {seed: described[id(part)] for seed, part in sets.items()}
     if executor is None:
-        reasons = (_run_one(train, sets[run[1]], ws, *run, facts[run[1]], n_threads) for run in todo)
+        reasons = _one_by_one(_run_one(train, sets[run[1]], ws, *run, facts[run[1]], n_threads) for run in todo)
     else:
         sent = once(partial(_send, ws=ws))
         reasons = map(_outcome, [executor.submit(_run_one, train, sent[id(sets[run[1]])], ws, *run, facts[run[1]],
@@ -146,6 +146,16 @@ def run_grid(train,          # function (data, ws, seed=..., **configuration) ->
             print(f"{k} of {len(todo)}: {name}, seed {seed}: {status}{': ' + why if why else ''}"
                   + (f"; about {say_duration(left)} left" if left > 10 else ""))
     return pd.DataFrame(rows, columns=["name", "seed", "status", "why"])
+
+
+def _one_by_one(runs):
+    "The runs in turn; what was there before them is not looked through for garbage after each."
+    gc.collect()
+    gc.freeze()
+    try:
+        yield from runs
+    finally:
+        gc.unfreeze()
 
 # %% ../nbs/kit/21_runs.ipynb #586a6d85
 def _run_one(train, data, ws, name, seed, config, facts, n_threads):

@@ -2,19 +2,21 @@
 import numpy as np
 import pandas as pd
 import torch
+from scipy.stats import binom, binomtest, chi2, norm, t, ttest_rel
 from torch import nn
 from torchvision.models import get_model
 from torchvision.transforms.functional import rotate
 
 from coursekit import finetune
+from coursekit.ablate import network
 from coursekit.augment import color_jitter, random_affine, random_hflip
 from coursekit.data import near_duplicates, split_names
 from coursekit.datasets import cifar10, pets
 from coursekit.fetch import catalogue
 from coursekit.functions import mlp
-from coursekit.runs import config_diff
+from coursekit.runs import config_diff, count_params_flops
 from coursekit.splits import center_crop_all, kfold_splits
-from coursekit.stats import wilson_interval
+from coursekit.stats import mcnemar, wilson_interval
 from coursekit.workspace import setup, show_table
 
 
@@ -30,6 +32,15 @@ def own_01(ws):
     return {"table": catalogue(), "split_names": split_names, "cifar": cifar, "pairs": near_duplicates(cifar)}
 
 
+def own_02(ws):
+    "The networks that the first exercise is about."
+    def two_networks(both, only_a, only_b, neither):
+        kinds = [both, only_a, only_b, neither]
+        return [np.repeat(right, kinds) for right in ([True, True, False, False], [True, False, True, False])]
+    return {"wilson_interval": wilson_interval, "two_networks": two_networks,
+            "pairs": {"they mostly agree": two_networks(875, 25, 5, 95)}}
+
+
 def own_03(ws):
     "A small network that knows nothing, and pets in two folds."
     torch.manual_seed(0)
@@ -42,16 +53,26 @@ def own_03(ws):
 
 
 def own_04(ws):
-    "The configurations that the exercises vary; nothing is trained."
-    final = {"dropout": [0.2, 0.3, 0.4, 0.5], "norm": "batch", "augment": ["flip", "shift"]}
-    strided = {**final, "order": "norm act pool drop", "head": "average", "pool": "strided"}
-    return {"config_diff": config_diff, "final": final, "strided": strided, "small": {},
-            "explore": lambda configurations, title: None}
+    "The family of networks; nothing is trained."
+    strided = {"norm": "batch", "order": "norm act pool drop", "head": "average", "pool": "strided"}
+    return {"config_diff": config_diff, "network": network, "count_params_flops": count_params_flops,
+            "first": strided["order"], "strided": strided}
 
 
-OWN = {"00_start": lambda ws: {}, "01_data": own_01, "02_baseline": lambda ws: {"wilson_interval": wilson_interval},
+OWN = {"00_start": lambda ws: {}, "01_data": own_01, "02_baseline": own_02,
        "03_finetune": own_03, "04_ablate": own_04,
        "05_text": lambda ws: {"n_hidden": 8}, "06_functions": lambda ws: {"mlp": mlp}}
+
+
+def by_counts(rule):
+    "An answer about two networks from what only the first had right, only the second, and how many images there are."
+    return lambda a, b: rule((a & ~b).sum(), (b & ~a).sum(), len(a))
+
+
+def overlap_of_intervals(a, b):
+    "1 where the intervals of the two accuracies overlap."
+    (low_a, high_a), (low_b, high_b) = wilson_interval(a.sum(), len(a)), wilson_interval(b.sum(), len(b))
+    return float(low_a <= high_b and low_b <= high_a)
 
 
 def pairs_instead_of_images(pairs, splits):
@@ -74,6 +95,36 @@ def accuracy_whatever_the_name(name):
                     for k, part in enumerate(parts)])
 
 
+def by_name(a, b, n):
+    "The arguments that differ, and nothing that follows from them."
+    usual = {"n_epochs": 15, "bs": 64}
+    return {*config_diff({**usual, **a}, {**usual, **b})}
+
+
+def what_names_suggest(a, b):
+    "Consequences told from the arguments' names, without building a network or counting a step."
+    suggested = {"bs": ["steps"], "n_epochs": ["steps", "images seen"], "norm": ["parameters"]}
+    other = {name: ["parameters", "operations"] for name in ("n_hidden", "skip", "pool", "widths")}
+    return {word for name in by_name(a, b, 0) for word in {**suggested, **other}.get(name, [])}
+
+
+def parameters_alone(a, b, n):
+    "All but the operations."
+    counted = [sum(p.numel() for p in network(**{k: v for k, v in c.items() if k not in ("bs", "lr", "n_epochs")})
+                   .parameters()) for c in (a, b)]
+    steps, images = zip(*((c.get("n_epochs", 15) * -(-n // c.get("bs", 64)), c.get("n_epochs", 15)) for c in (a, b)))
+    return by_name(a, b, n) | {word for word, (x, y) in {"parameters": counted, "steps": steps,
+                                                         "images seen": images}.items() if x != y}
+
+
+def judged(**instead):
+    "The right judgment of claims, but for those that are given."
+    right = {"better": lambda row: row.low > 0, "not found": lambda row: row.low <= 0 <= row.high,
+             "none": lambda row: False, "small": lambda row: -1 < row.low and row.high < 1,
+             "order": lambda row: binomtest(sum(d > 0 for d in row.by_seed), len(row.by_seed)).pvalue < 0.05}
+    return lambda row, claim: {**right, **instead}[claim](row)
+
+
 def all_alike(xb, yb):
     "Every image turned by the same angle, and its colors changed alike."
     return rotate(xb, 10.) * torch.tensor([1., 0.8, 0.6])[:, None, None], yb
@@ -93,8 +144,18 @@ WRONG = {
                                                     & (table.size_gb <= 1)].tolist()),
     },
     "02_baseline": {
-        "overlap": (lambda a, b, n: abs(a - b) < 0.06 * n, lambda a, b, n: wilson_interval(a, n)[0]
-                    <= wilson_interval(b, n)[1]),
+        "p_value": (by_counts(lambda a, b, n: chi2.sf((a - b) ** 2 / max(a + b, 1), 1)),  # chi-square
+                    by_counts(lambda a, b, n: chi2.sf(max(abs(a - b) - 1, 0) ** 2 / max(a + b, 1), 1)),  # Edwards's
+                    by_counts(lambda a, b, n: 2 * norm.sf(abs(a - b) / max(a + b, 1) ** 0.5)),
+                    by_counts(lambda a, b, n: binom.cdf(min(a, b), a + b, 0.5)),  # one side
+                    by_counts(lambda a, b, n: binom.sf(a - 1, a + b, 0.5)),  # the first one's side
+                    by_counts(lambda a, b, n: 2 * binom.cdf(min(a, b), a + b, 0.5)),  # over 1 in a tie
+                    by_counts(lambda a, b, n: binomtest(int(a), int(n)).pvalue if a else 1.),  # all images are tosses
+                    by_counts(lambda a, b, n: min(1., 2 * binom.cdf(min(a, b), a + b, 0.5)
+                                                  - binom.pmf(min(a, b), a + b, 0.5))),  # mid-p
+                    overlap_of_intervals, lambda a, b: 0.0003, lambda a, b: mcnemar(a, b),
+                    lambda a, b: ttest_rel(a.astype(float), b.astype(float)).pvalue,
+                    lambda a, b: mcnemar(a, b)[2] if (a & ~b).sum() > (b & ~a).sum() else 1.),
         "convolution": (lambda n_in, n_out, side: (n_out * 9 * n_in, side * side * n_out * 9 * n_in),
                         lambda n_in, n_out, side: (n_out * (9 * n_in + 1), side * side * n_out * n_in)),
     },
@@ -114,47 +175,21 @@ WRONG = {
                   head: sorted(k for k in before if not k.startswith(head) and not torch.equal(before[k], after[k]))),
     },
     "04_ablate": {
-        "optimizers": (  # Adam at SGD's rate; SGD with the decay too; the Adams without dropout
-            lambda final: {"SGD": final, **{opt + str(wd): {**final, "opt": opt, "weight_decay": wd}
-                                            for opt, wd in (("Adam", 0.), ("Adam", 0.01), ("AdamW", 0.01))}},
-            lambda final: {"SGD": {**final, "weight_decay": 0.01},
-                           **{opt + str(wd): {**final, "opt": opt, "lr": 1e-3, "weight_decay": wd}
-                              for opt, wd in (("Adam", 0.), ("Adam", 0.01), ("AdamW", 0.01))}},
-            lambda final: {"SGD": final,
-                           **{opt + str(wd): {**final, "dropout": 0., "opt": opt, "lr": 1e-3, "weight_decay": wd}
-                              for opt, wd in (("Adam", 0.), ("Adam", 0.01), ("AdamW", 0.01))}}),
-        "schedules": (lambda final: {shape: {**final, "shape": shape}
-                                     for shape in ("constant", "step decay", "warm-up, cosine", "restarts")},
-                      lambda final: {shape: {"shape": shape} for shape in ("constant", "step decay", "warm-up, cosine",
-                                                                           "restarts", "one cycle")}),
+        "what_changes": (by_name,
+                         lambda a, b, n: by_name(a, b, n) | {"parameters", "operations", "steps", "images seen"},
+                         lambda a, b, n: by_name(a, b, n) | what_names_suggest(a, b), parameters_alone),
+        "supported": (lambda row, claim: True, lambda row, claim: False,
+                      judged(better=lambda row: row.difference > 0),
+                      judged(order=lambda row: len({d > 0 for d in row.by_seed}) == 1),
+                      judged(order=lambda row: not row.low <= 0 <= row.high),
+                      judged(none=lambda row: row.low <= 0 <= row.high),
+                      judged(small=lambda row: abs(row.difference) < 1),
+                      judged(**{"not found": lambda row: row.low <= 0})),
         "paired": (lambda a, b: (np.mean(a) - np.mean(b), 1.96 * np.std(np.subtract(a, b), ddof=1) / len(a) ** 0.5),
-                   lambda a, b: (np.mean(a) - np.mean(b), 4.302653 * (np.var(a, ddof=1) + np.var(b, ddof=1)) ** 0.5
+                   lambda a, b: (np.mean(a) - np.mean(b), t.ppf(0.975, 2 * len(a) - 2)
+                                 * (np.var(a, ddof=1) + np.var(b, ddof=1)) ** 0.5 / len(a) ** 0.5),
+                   lambda a, b: (np.mean(a) - np.mean(b), t.ppf(0.975, len(a) - 1) * np.std(np.subtract(a, b))
                                  / len(a) ** 0.5)),
-        "depths": (
-            lambda strided, widths: {f"{w}{skip}": {**strided, "widths": w, "skip": skip}
-                                     for w in (widths, [*widths, 2 * widths[-1]]) for skip in (None, "identity")},
-            lambda strided, widths: {f"{w}{skip}": {**strided, "widths": w, "dropout": d, "skip": skip}
-                                     for w, d in ((widths, strided["dropout"]),
-                                           ([*widths, 2 * widths[-1]], [0.2, 0.3, 0.4, 0.4, 0.5]))
-                                     for skip in (None, "projection")},
-            lambda strided, widths: {f"{w}{skip}": {**strided, "widths": w, "dropout": d, "skip": skip, "pool": "max"}
-                                     for w, d in ((widths, strided["dropout"]),
-                                                  ([*widths, 2 * widths[-1]], [0.2, 0.3, 0.4, 0.4, 0.5]))
-                                     for skip in (None, "identity")}),
-        "stronger": (
-            lambda final: {name: {**final, "augment": [name]} for name in ("affine", "scaling", "rotation", "color",
-                                                                           "cutout", "mixup")},
-            lambda final: {name: {**final, "dropout": 0., "augment": ["flip", "shift", name]}
-                           for name in ("affine", "scaling", "rotation", "color", "cutout", "mixup")}
-                           | {"none": {}, "final": final}),
-        "norms": (
-            lambda final: {f"{norm}{bs}": {**final, "norm": norm, "bs": bs}
-                           for norm in (None, "batch", "layer", "instance", "group") for bs in (64, 8)},
-            lambda final: {f"{norm}{bs}": {**final, "norm": norm, "bs": bs, "lr": lr}
-                           for norm in ("batch", "layer", "instance", "group") for bs, lr in ((64, 0.02), (8, 0.0025))},
-            lambda final: {f"{norm}{bs}": {**final, "norm": norm, "bs": bs, "lr": lr, "augment": []}
-                           for norm in (None, "batch", "layer", "instance", "group")
-                           for bs, lr in ((64, 0.02), (8, 0.0025))}),
     },
     "05_text": {
         "my_nucleus": (lambda probs, p: {i for i, q in enumerate(probs) if q >= 1 - p}, lambda probs,
