@@ -2,9 +2,8 @@
 
 # %% auto #0
 __all__ = ['LinearProbe', 'linear_probe', 'finetune_learner', 'grad_cam', 'Pretrained', 'backbone', 'cached_features',
-           'cached_stages', 'check_side', 'joined', 'BatchNormCase', 'EvalFrozen', 'GradualUnfreezing',
-           'show_prediction', 'kfold_splits', 'subsample', 'layer_groups', 'map_sizes', 'pretrained', 'random_view',
-           'with_head']
+           'cached_stages', 'check_side', 'joined', 'BatchNormCase', 'EvalFrozen', 'GradualUnfreezing', 'kfold_splits',
+           'subsample', 'layer_groups', 'map_sizes', 'pretrained', 'random_view', 'with_head']
 
 # %% ../nbs/03_finetune.ipynb #4a8d5a80
 import contextlib
@@ -26,7 +25,6 @@ from coursekit.features import (
 )
 from .files import CourseError
 from .learner import CourseLearner, learner, optimizer
-from .plots import show_prediction
 from coursekit.pretrained import (  # noqa: F401 - for _all_
     Pretrained,
     backbone,
@@ -44,8 +42,8 @@ with warnings.catch_warnings():
     from fastai.callback.training import BnFreeze
 
 _all_ = ["Pretrained", "backbone", "cached_features", "cached_stages", "check_side", "joined", "BatchNormCase",
-         "EvalFrozen", "GradualUnfreezing", "show_prediction",
-         "kfold_splits", "subsample", "layer_groups", "map_sizes", "pretrained", "random_view", "with_head"]
+         "EvalFrozen", "GradualUnfreezing", "kfold_splits", "subsample", "layer_groups", "map_sizes",
+         "pretrained", "random_view", "with_head"]
 
 # %% ../nbs/03_finetune.ipynb #82895ba9
 class LinearProbe(nn.Linear):

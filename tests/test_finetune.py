@@ -15,8 +15,9 @@ from coursekit.baseline import simple_baselines, vgg
 from coursekit.evaluate import evaluate_test
 from coursekit.features import cached_features
 from coursekit.files import CourseError
-from coursekit.finetune import finetune_learner, grad_cam, show_prediction
+from coursekit.finetune import finetune_learner, grad_cam
 from coursekit.learner import learner
+from coursekit.plots import show_prediction
 from coursekit.pretrained import Pretrained, layer_groups, splitter
 from coursekit.splits import Splits, _say_squares, center_crop_all
 
