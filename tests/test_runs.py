@@ -1,4 +1,5 @@
 "Runs in words, in the ledger, and in grids: on other processes, through schedulers, with workers that die."
+import gc
 import os
 import sys
 import time
@@ -199,6 +200,12 @@ def test_a_run_that_failed_once_on_a_part_leaves_no_failure_behind(place):
         run_grid(train, {"part": {}}, [0], s, place)
         df = ledger(place)
         assert len(df) == 1 and ("failed" in df and df.failed.notna().sum()) == n_failed
+
+
+def test_a_grid_leaves_the_garbage_collector_as_it_was(place):
+    for train in part_of_it, lambda data, ws, seed: 1 / 0:
+        run_grid(train, {"a": {"share": 0.5} if train is part_of_it else {}}, [0], made(), place)
+        assert not gc.get_freeze_count()
 
 
 def test_a_failure_never_replaces_a_finished_run_and_a_finished_run_replaces_it(place):

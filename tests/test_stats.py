@@ -12,6 +12,7 @@ from coursekit.stats import (
     ci_half_width,
     compare_paired,
     compare_runs,
+    contrasts,
     mcnemar,
     mean_interval,
     pack_answers,
@@ -186,6 +187,44 @@ def test_runs_are_compared_on_the_same_images():
         and table.by_seed["c"] == pytest.approx([100 * (a[0].mean() - b[1].mean())]), "paired by the seed they share"
     assert table["std"]["a"] == pytest.approx(a.mean(1).std(ddof=1)) and np.isnan(table["std"]["c"])
     assert compare_paired(pd.concat([runs, runs])).equals(compare_paired(runs)), "a copied file is no second run"
+
+
+def four_runs():
+    "Two seeds each of four runs on 400 images: the answers, shape (4, 2, 400), and the rows."
+    right = np.random.default_rng(3).random((4, 2, 400)) < np.array([0.5, 0.6, 0.55, 0.8])[:, None, None]
+    return right, pd.DataFrame([kept(name, seed, own) for name, both in zip("abcd", right)
+                                for seed, own in enumerate(both)])
+
+
+def test_a_contrast_of_two_runs_is_their_paired_comparison():
+    right, runs = four_runs()
+    pairs = ("b", "a"), ("d", "a"), ("d", "c")
+    found = contrasts(runs, {f"{high} less {low}": {high: 1, low: -1} for high, low in pairs})
+    table = compare_paired(runs[runs.name != "c"], level=1 - 0.05 / 3)
+    for column in "difference", "low", "high", "images":
+        assert found[column][:2].tolist() == pytest.approx(table[column][1:].tolist())
+    assert found.by_seed[2] == pytest.approx(list(100 * (right[3].mean(1) - right[2].mean(1))))
+
+
+def test_a_difference_of_differences_is_of_each_image():
+    right, runs = four_runs()
+    found = contrasts(runs, {"both": {"d": 1, "c": -1, "b": -1, "a": 1}}).iloc[0]
+    each = 100 * (right * np.array([1, -1, -1, 1])[:, None, None]).sum(0).mean(0)
+    half = 1.96 * each.std() / 400**0.5  # the bootstrap of a mean is close to the normal one
+    assert found.difference == pytest.approx(each.mean()) and found.images == 400
+    assert found.low == pytest.approx(each.mean() - half, abs=0.3) and found.high == pytest.approx(each.mean() + half,
+                                                                                                   abs=0.3)
+
+
+def test_a_contrast_of_what_is_not_there_has_no_numbers_or_is_a_sentence():
+    runs = four_runs()[1]
+    gone = pd.concat([runs[runs.name != "d"], pd.DataFrame([{"name": "d", "seed": 0, "diverged": "The loss is nan"}])])
+    assert np.isnan(contrasts(gone, {"d less a": {"d": 1, "a": -1}}).difference[0])
+    with pytest.raises(CourseError, match="no run 'e' for the contrast 'x': choose from a, b, c, d"):
+        contrasts(runs, {"x": {"a": 1, "e": -1}})
+    for weights in {}, {"a": 1}, {"a": 1, "b": 1}:
+        with pytest.raises(CourseError, match="weights of the contrast 'x' .* add up to 0"):
+            contrasts(runs, {"x": weights})
 
 
 def test_what_was_not_judged_on_the_same_images_is_not_paired():
