@@ -3,7 +3,7 @@
 # %% auto #0
 __all__ = ['network', 'augmentations', 'schedule', 'train_variant', 'ablate', 'config_diff', 'plot_curves', 'plot_dots',
            'plot_networks', 'plot_gaps', 'evaluate_test_once', 'TrainAccuracy', 'plot_comparison', 'count_params_flops',
-           'summarize']
+           'summarize', 'plot_differences', 'compare_paired', 'contrasts']
 
 # %% ../nbs/04_ablate.ipynb #0853d2ed
 import warnings
@@ -16,15 +16,24 @@ from .augment import color_jitter, cutout, mixup, random_affine, random_hflip, r
 from .evaluate import TrainAccuracy
 from .files import CourseError
 from .learner import CourseLearner, learner, optimizer
-from .plots import plot_comparison, plot_curves, plot_dots, plot_gaps, plot_networks  # noqa: F401 - for _all_
+from coursekit.plots import (  # noqa: F401 - for _all_
+    plot_comparison,
+    plot_curves,
+    plot_differences,
+    plot_dots,
+    plot_gaps,
+    plot_networks,
+)
 from .runs import ablate, config_diff, count_params_flops, evaluate_test_once, summarize
+from .stats import compare_paired, contrasts
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # fastai's imports warn of what newer torch and pandas will drop
     from fastai.callback.schedule import ParamScheduler
 
 _all_ = ["ablate", "config_diff", "plot_curves", "plot_dots", "plot_networks", "plot_gaps", "evaluate_test_once",
-         "TrainAccuracy", "plot_comparison", "count_params_flops", "summarize"]
+         "TrainAccuracy", "plot_comparison", "count_params_flops", "summarize",
+         "plot_differences", "compare_paired", "contrasts"]
 
 # %% ../nbs/04_ablate.ipynb #246eed3f
 def norm_layer(kind,       # 'batch', 'layer', 'instance' or 'group'; None for none

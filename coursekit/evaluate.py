@@ -50,7 +50,8 @@ class TrainAccuracy(Metric):
     """Accuracy on some evenly spaced training images as they are, without augmentation and dropout: what a gap is
     measured from."""
     def __init__(self,
-                 n=1000): # images
+                 n=1000, # images
+                ):
         self.n, self.learn = n, None
 
     def accumulate(self, learn):
