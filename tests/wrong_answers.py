@@ -204,7 +204,7 @@ WRONG = {
     },
     "06_functions": {
         "starts_needed": (lambda p, sure=0.95: round(1 / p), lambda p, sure=0.95: int(np.ceil(sure / p)),
-                          lambda p, sure=0.95: 1 + int(np.log(1 - sure) / np.log(1 - min(p, 0.999))),
+                          lambda p, sure=0.95: max(1, round(np.log(1 - sure) / np.log(1 - min(p, 0.999)))),
                           lambda p, sure=0.95: int(np.log(1 - sure) / np.log(1 - min(p, 0.999))),
                           lambda p, sure=0.95: binom.ppf(sure, 20, p)),
         "width_for": (lambda n_in, n_out, depth, most: most // (n_in + n_out + 1),
