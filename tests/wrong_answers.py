@@ -13,7 +13,7 @@ from coursekit.augment import color_jitter, random_affine, random_hflip
 from coursekit.data import near_duplicates, split_names
 from coursekit.datasets import cifar10, pets
 from coursekit.fetch import catalogue
-from coursekit.functions import mlp
+from coursekit.functions import lorenz96, mlp
 from coursekit.runs import config_diff, count_params_flops
 from coursekit.splits import center_crop_all, kfold_splits
 from coursekit.stats import mcnemar, wilson_interval
@@ -61,7 +61,7 @@ def own_04(ws):
 
 OWN = {"00_start": lambda ws: {}, "01_data": own_01, "02_baseline": own_02,
        "03_finetune": own_03, "04_ablate": own_04,
-       "05_text": lambda ws: {"n_hidden": 8}, "06_functions": lambda ws: {"mlp": mlp}}
+       "05_text": lambda ws: {"n_hidden": 8}, "06_functions": lambda ws: {"mlp": mlp, "lorenz96": lorenz96}}
 
 
 def by_counts(rule):
@@ -125,6 +125,12 @@ def noise_alone(xb, yb):
 def all_alike(xb, yb):
     "Every image turned by the same angle, and its colors changed alike."
     return rotate(xb, 10.) * torch.tensor([1., 0.8, 0.6])[:, None, None], yb
+
+
+def solved_width(n_in, n_out, depth, most):
+    "The largest width, by trying."
+    count = lambda width: sum(p.numel() for p in mlp(n_in, [width] * depth, n_out).parameters())
+    return next(width for width in range(1, most) if count(width + 1) > most)
 
 
 WRONG = {
@@ -196,6 +202,23 @@ WRONG = {
                      lambda: {f"{n} {d} {norm}": {"n_layers": n, "dropout": d, "norm": norm} for n, d,
                               norm in ((1, 0, False), (3, 0.5, False), (3, 0, True), (3, 0.5, True))}),
     },
-    "06_functions": {"width_for": (lambda n_in, depth, most: most // (n_in + 2), lambda n_in, depth,
-                                   most: max(1, int((most / depth) ** 0.5)))},
+    "06_functions": {
+        "starts_needed": (lambda p, sure=0.95: round(1 / p), lambda p, sure=0.95: int(np.ceil(sure / p)),
+                          lambda p, sure=0.95: max(1, round(np.log(1 - sure) / np.log(1 - min(p, 0.999)))),
+                          lambda p, sure=0.95: int(np.log(1 - sure) / np.log(1 - min(p, 0.999))),
+                          lambda p, sure=0.95: binom.ppf(sure, 20, p)),
+        "width_for": (lambda n_in, n_out, depth, most: most // (n_in + n_out + 1),
+                      lambda n_in, n_out, depth, most: max(1, int((most / depth) ** 0.5)),
+                      lambda n_in, n_out, depth, most: solved_width(n_in, 1, depth, most)),
+        "turned": (lambda x, y: [np.concatenate([np.roll(x, k, axis=1) for k in range(5)]), np.tile(y, (5, 1))],
+                   lambda x, y: [np.tile(x, (5, 1)), np.tile(y, (5, 1))],
+                   lambda x, y: [np.concatenate([np.roll(a, k, axis=1) for k in range(4)]) for a in (x, y)],
+                   lambda x, y: [np.concatenate([np.roll(a, k * way, axis=1) for k in range(5)])
+                                 for a, way in ((x, 1), (y, -1))],
+                   lambda x, y: [np.concatenate([np.roll(a, k, axis=0) for k in range(5)]) for a in (x, y)]),
+        "padded": (lambda numbers: [str(n) for n in numbers], lambda numbers: [f"{n:04d}" for n in numbers],
+                   lambda numbers: sorted(str(n).zfill(len(str(max(numbers)))) for n in numbers),
+                   lambda numbers: [str(n).zfill(len(str(len(numbers)))) for n in numbers],
+                   lambda numbers: [str(n).ljust(len(str(max(numbers))), "0") for n in numbers]),
+    },
 }
