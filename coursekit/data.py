@@ -47,7 +47,7 @@ _all_ = ["Splits", "center_crop_resize", "cifar10", "cifar100", "hippocampus", "
          "learning_curve", "extrapolate_learning_curve", "dataset_picker", "resolution_game", "resolution_score",
          "resolution_sheet", "widget_picture", "wilson_interval", "images_to_tell", "accept_threshold"]
 
-# %% ../nbs/01_data.ipynb #b9698ec3
+# %% ../nbs/01_data.ipynb #bbd16993
 def suggest_split(n,               # images in all
                   error=None,      # the error rate that you expect; None: 10 % at n = 10,000, falling as 1 / sqrt(n)
                   half_width=0.01, # of the 95 % interval of the error; where 0.13 of the error is less, that
@@ -73,4 +73,4 @@ def suggest_split(n,               # images in all
     why = (f"{n_test:,} test images tell an error of {error:.1%} to within {100 * got:.2g} points"
            + (f" ({limit}; to within {100 * wanted:.2g} would take {needed:,})" if n_test < needed else ""))
     return {**dict(zip(("n_train", "n_valid", "n_test"), parts)), "error": error, "half_width": got, "why": why,
-            "split": "/".join(f"{100 * k / n:.2g}" for k in parts)}
+            "split": "/".join(f"{round(100 * k / n, 1):g}" for k in parts)}

@@ -187,7 +187,7 @@ def widget_picture(box # a box of rows, as `resolution_game` and `dataset_picker
 def _height(widget) -> float:
     "Inches."
     shown = getattr(widget, "shown", None)
-    return 0.28 * (min(len(shown), 8) + 3) if shown is not None else 2.4 if hasattr(widget, "format") else 0.45
+    return 0.19 * (min(len(shown), 8) + 1) + 0.4 if shown is not None else 2.4 if hasattr(widget, "format") else 0.45
 
 
 def _draw_widget(ax, widget):
@@ -213,7 +213,7 @@ def _draw_table(ax, df, n):
     "The first rows of a table, long cells cut."
     cut = df.head(n).map(lambda text: _plain(text) if len(_plain(text)) < 34 else _plain(text)[:32] + " …")
     table = ax.table(cut.to_numpy(), colLabels=list(cut.columns), loc="upper center", cellLoc="left",
-                     edges="horizontal", colWidths=[0.2, 0.1, 0.35, 0.35])
+                     edges="horizontal", colWidths=[0.24, 0.08, 0.34, 0.34])
     table.auto_set_font_size(False)
     table.set_fontsize(8)
     for cell in table.get_celld().values():
