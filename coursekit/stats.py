@@ -148,7 +148,8 @@ def accept_threshold(different,          # scores of pairs that are not of the s
     if not 0 < false_accepts < 1 or len(scores) * false_accepts < 1:
         raise CourseError(f"{false_accepts} false accepts can't be seen in {len(scores):,} pairs of different ones: "
                           f"take a rate between 0 and 1, and at least 1 / rate pairs.")
-    return float(np.quantile(scores, 1 - false_accepts, method="higher"))
+    n_accepted = int(len(scores) * false_accepts + 1e-9)
+    return float(np.sort(scores)[-n_accepted - 1])
 
 # %% ../nbs/kit/18_stats.ipynb #5c0f41ad
 def pack_answers(right, # booleans, shape (n,)

@@ -211,7 +211,9 @@ def _draw_widget(ax, widget):
 # %% ../nbs/kit/26_widgets.ipynb #14d30428
 def _draw_table(ax, df, n):
     "The first rows of a table, long cells cut."
-    cut = df.head(n).map(lambda text: _plain(text) if len(_plain(text)) < 34 else _plain(text)[:32] + " …")
+    import html
+
+    cut = df.head(n).map(html.unescape).map(lambda text: text if len(text) < 34 else text[:32] + " …")
     table = ax.table(cut.to_numpy(), colLabels=list(cut.columns), loc="upper center", cellLoc="left",
                      edges="horizontal", colWidths=[0.24, 0.08, 0.34, 0.34])
     table.auto_set_font_size(False)
