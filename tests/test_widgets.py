@@ -88,7 +88,8 @@ def test_a_sheet_has_a_row_a_size(ws):
 def texts(figure):
     "All text of a figure."
     return [t.get_text() for ax in figure.axes
-            for t in [ax._left_title, *ax.texts, *(c.get_text() for table in ax.tables for c in table.get_celld().values())]]
+            for t in [ax._left_title, *ax.texts,
+                      *(c.get_text() for table in ax.tables for c in table.get_celld().values())]]
 
 
 def test_a_widget_is_drawn_as_it_is_at_this_moment(ws):
