@@ -140,11 +140,11 @@ WRONG = {
                    half_width: 1.96**2 * accuracy / half_width**2),
         "leaked": (pairs_instead_of_images, lambda pairs,
                    splits: len({i for i in pairs["first"] if split_names(splits)[i] == "test"}),
-                   one_side("first", "second"), one_side("second", "first")),
+                   one_side("first", "second"), one_side("second", "first"), lambda pairs, splits: 2),
         "for_a_product": (lambda table: table.index[table.task.str.contains("image classification")
                                                     & (table.commercial != "no") & (table.size_gb <= 1)].tolist(),
                           lambda table: table.index[(table.task == "image classification") & (table.commercial == "yes")
-                                                    & (table.size_gb <= 1)].tolist()),
+                                                    & (table.size_gb <= 1)].tolist(), lambda table: ["a", "d"]),
     },
     "02_baseline": {
         "p_value": (by_counts(lambda a, b, n: chi2.sf((a - b) ** 2 / max(a + b, 1), 1)),  # chi-square
