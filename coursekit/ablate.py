@@ -8,6 +8,7 @@ __all__ = ['network', 'augmentations', 'schedule', 'train_variant', 'ablate', 'c
 # %% ../nbs/04_ablate.ipynb #0853d2ed
 import warnings
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import nn
