@@ -8,7 +8,6 @@ __all__ = ['network', 'augmentations', 'schedule', 'train_variant', 'ablate', 'c
 # %% ../nbs/04_ablate.ipynb #0853d2ed
 import warnings
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import nn
