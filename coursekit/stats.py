@@ -175,12 +175,17 @@ def right_answers(run,          # a row of `ledger`, such as runs.iloc[0]
                   part="valid", # or 'test', of a run that `evaluate_test_once` recorded
                  ) -> np.ndarray: # booleans, shape (n,)
     "Which images of a part a run answered right, in the order of the part."
+    return _kept(run, part)[0]
+
+
+def _kept(run, part) -> tuple[np.ndarray, np.ndarray]: # right, idx
+    "The answers of a run on a part, and which images these are."
     kept = run["right"].get(part) if isinstance(run.get("right"), dict) else None
     if kept is None:
         raise CourseError(f"The run {run['name']!r}, seed {run['seed']}, has no answers image by image on the part "
                           f"{part!r}: record it again from a learner that has its weights (keep_weights=True), by "
                           f"{'evaluate_test_once' if part == 'test' else 'record'}.")
-    return _unpacked(kept)[0]
+    return _unpacked(kept)
 
 
 def compare_paired(runs,         # rows of `ledger`
@@ -204,8 +209,7 @@ def _answers(runs, part) -> dict: # {name: {(seed, which images): (right, idx)}}
     found = {name: {} for name in runs["name"]}
     for run in runs.to_dict("records"):
         if not any(isinstance(run.get(why), str) for why in ("failed", "diverged")):
-            right_answers(run, part)  # says it where there are none
-            right, idx = _unpacked(run["right"][part])
+            right, idx = _kept(run, part)
             found[run["name"]][run["seed"], idx.tobytes()] = right, idx
     return found
 

@@ -143,12 +143,12 @@ def dataset_picker(table # the catalogue, or a part of it
         fits = table if task.value == "any" else for_task(table, task.value)
         keep = fits.size_gb.fillna(float("inf")) <= size.value
         keep &= (fits.commercial == use.value) | (use.value == "any")
-        rows = fits[keep].reset_index()
+        rows = fits[keep].reset_index().assign(size=lambda fit: fit.size_gb.map(_size))
         name = [f"<a href='{html.escape(h)}' target='_blank'>{html.escape(n)}</a>"
                 for n, h in zip(rows.name, rows.home)]
         text = rows[["licence", "load", "pitfalls"]].map(html.escape)
-        shown = text.assign(name=name, size=rows.size_gb.map(_size))[["name", "size", "licence", "load", "pitfalls"]]
-        out.shown = rows.assign(size=rows.size_gb.map(_size))[["name", "size", "licence", "load"]]
+        shown = text.assign(name=name, size=rows["size"])[["name", "size", "licence", "load", "pitfalls"]]
+        out.shown = rows[["name", "size", "licence", "load"]]
         out.value = f"<p>{len(rows)} of {len(table)}</p>" + _widget_table(shown)
 
     for w in (task, size, use):
