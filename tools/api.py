@@ -153,7 +153,7 @@ def plain(text):
     return re.sub(r"(`[^`]*`)|([\\*_\[\]<>#|$~{}^])", lambda m: m[1] or "\\" + m[2], text)
 
 
-def definition(entry, module, depth=0):
+def definition(entry, depth=0):
     "An entry as a directive of Sphinx's Python domain, its parameters as fields."
     colons = ":" * (5 - depth)
     value = [f":value: {entry.signature[3:]}"] if entry.kind == "data" and entry.signature else []
@@ -162,18 +162,29 @@ def definition(entry, module, depth=0):
              *value, "", plain(entry.says), "",
              *(f":param {name}: {plain(comment)}" for name, comment in entry.parameters.items()),
              *([f":returns: {plain(entry.returns)}"] if entry.returns else []), "",
-             *(definition(m, module, depth + 1) for m in entry.members), *made, colons, ""]
+             *(definition(m, depth + 1) for m in entry.members), *made, colons, ""]
     return "\n".join(lines)
 
 
-def page(module, title, about):
+def listed(module, # of the entry
+           entry):
+    "An entry as a line of a list."
+    return f"- {{py:obj}}`~coursekit.{module}.{entry.name}`" + f": {plain(entry.says)}" * bool(entry.says)
+
+
+def handed_on(module, found):
+    "The lines for what a module hands on from others."
+    own = {(m.name, entry.name): entry for m in found for entry in m.own}
+    return [listed(home, own[home, name]) for name, home in module.handed.items()]
+
+
+def page(module, found, title, about):
     "A module's page; `title` and `about` are its notebook's."
-    handed = [f"- {{py:obj}}`coursekit.{home}.{name}`" for name, home in module.handed.items()]
-    about = re.sub(r"\]\((?!http)", f"](../nbs/{module.notebook.rpartition('/')[0]}/", about)  # its links are from there
+    about = re.sub(r"\]\((?!http)", f"](../nbs/{module.notebook.rpartition('/')[0]}/", about)  # as seen from here
+    handed = handed_on(module, found)
     return "\n".join([f"# coursekit.{module.name}", "", f"From [{title}](../nbs/{module.notebook}.ipynb). {about}", "",
-                      f":::{{py:module}} coursekit.{module.name}", ":::", "",
-                      *(definition(entry, module) for entry in module.own),
-                      *(["## Handed on", "", f"`coursekit.{module.name}` has these, too:", "", *handed]
+                      f":::{{py:module}} coursekit.{module.name}", ":::", "", *map(definition, module.own),
+                      *(["## From the kit", "", f"`coursekit.{module.name}` hands these on, too.", "", *handed]
                         if handed else []), ""])
 
 
@@ -181,8 +192,7 @@ def index(found, title):
     "The page that lists all names; `title` gives a notebook's title by its path."
     lines = []
     for module in found:
-        lines += [f"## [coursekit.{module.name}](api/{module.name}.md)", "", f"From {title(module.notebook)}", ""]
-        lines += [f"- {{py:obj}}`~coursekit.{module.name}.{e.name}`: {plain(e.says)}" for e in module.own]
-        lines += [f"- {{py:obj}}`~coursekit.{home}.{name}`, of `coursekit.{home}`"
-                  for name, home in module.handed.items()] + [""]
+        lines += [f"## [coursekit.{module.name}](api/{module.name}.md)", "",
+                  f"From [{title(module.notebook)}](nbs/{module.notebook}.ipynb).", "",
+                  *(listed(module.name, entry) for entry in module.own), *handed_on(module, found), ""]
     return "\n".join(lines)

@@ -25,10 +25,12 @@ def cell_as_shown(cell):
     lines = cell["source"].splitlines(keepends=True)
     directives = {word for line in lines for word in re.findall(r"^#\|\s*(\w+)", line)}
     tags = [*cell["metadata"].get("tags", []), *sorted(directives & {"export", "exporti"})]
-    folds = [FOLDED[tag] for tag in tags if tag in FOLDED]
-    more = {"mystnb": {"code_prompt_show": f"Show {what}", "code_prompt_hide": f"Hide {what}"} for _, what in folds}
-    return {**cell, "source": "".join(line for line in lines if not re.match(r"#\|\s*\w", line)).strip("\n"),
-            "metadata": {**cell["metadata"], **more, "tags": [*tags, *(fold for fold, _ in folds)]}}
+    shown = {**cell["metadata"], "tags": tags}
+    for fold, what in [FOLDED[tag] for tag in tags if tag in FOLDED]:
+        shown |= {"tags": [*tags, fold],
+                  "mystnb": {"code_prompt_show": f"Show {what}", "code_prompt_hide": f"Hide {what}"}}
+    return {**cell, "metadata": shown,
+            "source": "".join(line for line in lines if not re.match(r"#\|\s*\w", line)).strip("\n")}
 
 
 def target(cell):
@@ -123,7 +125,7 @@ def put_together(out):
     found = api.modules(ROOT / "coursekit")
     written = {"cards.txt": cards(readme, out), "people.txt": people(readme),
                "names.txt": api.index(found, lambda path: notebook(path)[0]),
-               **{f"api/{m.name}.md": api.page(m, *notebook(m.notebook)[:2]) for m in found}}
+               **{f"api/{m.name}.md": api.page(m, found, *notebook(m.notebook)[:2]) for m in found}}
     for name, text in written.items():
         (out / name).parent.mkdir(exist_ok=True)
         (out / name).write_text(text, encoding="utf-8")
