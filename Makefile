@@ -3,7 +3,7 @@
 # make test-all: the slow ones too
 # make lint:     ruff, and whether coursekit/ and data_links.md are what nbs/ and the catalogue say
 # make site:     the course as a web site, nothing run again; it is build/site/html/index.html
-# make links:    the site, and whether its links lead somewhere; EXTERNAL=1: those to other sites, too
+# make links:    whether the links of site, README and docs lead somewhere; EXTERNAL=1: those to other sites, too
 # make browser: lessons, report and site in JupyterLab and Chromium; pictures of them in build/browser
 # All make .venv first (the site: .venv-site, without torch), with whatever Python 3.11 or newer PYTHON names.
 PYTHON ?= python3
@@ -37,8 +37,9 @@ site: .venv-site/ready
 	$(SITE)/python tools/website.py build/site/source
 	$(SITE)/sphinx-build -q -E -W --keep-going -c docs/site -d build/site/doctrees build/site/source build/site/html
 
+# The build itself ends where a link inside, or its heading, leads nowhere.
 links: site
-	$(SITE)/linkchecker --no-status $(if $(EXTERNAL),--check-extern) build/site/html/index.html
+	$(if $(EXTERNAL),$(SITE)/sphinx-build -q -b linkcheck -c docs/site -d build/site/doctrees build/site/source build/site/links)
 
 # Needs Chromium: apt install chromium, or its path in CHROMIUM.
 browser: .venv/browser site
