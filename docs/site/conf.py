@@ -20,6 +20,7 @@ myst_enable_extensions = ["colon_fence", "fieldlist", "html_image"]
 myst_heading_anchors = 3
 python_maximum_signature_line_length = 80
 
+html_use_index = html_domain_indices = False  # api.html is the index
 html_theme = "sphinx_book_theme"
 html_title = project
 html_static_path = ["static"]
