@@ -34,6 +34,7 @@ lint: .venv/ready
 
 # Everything is read again each time: what Sphinx warned of once, it would not say again.
 site: .venv-site/ready
+	rm -rf build/site/html
 	$(SITE)/python tools/website.py build/site/source
 	$(SITE)/sphinx-build -q -E -W --keep-going -c docs/site -d build/site/doctrees build/site/source build/site/html
 
