@@ -61,7 +61,8 @@ def own_04(ws):
 
 OWN = {"00_start": lambda ws: {}, "01_data": own_01, "02_baseline": own_02,
        "03_finetune": own_03, "04_ablate": own_04,
-       "05_text": lambda ws: {"n_hidden": 8}, "06_functions": lambda ws: {"mlp": mlp}}
+       "05_text": lambda ws: {"n_hidden": 8}, "06_functions": lambda ws: {"mlp": mlp},
+       "07_words": lambda ws: {}}
 
 
 def by_counts(rule):
@@ -198,4 +199,17 @@ WRONG = {
     },
     "06_functions": {"width_for": (lambda n_in, depth, most: most // (n_in + 2), lambda n_in, depth,
                                    most: max(1, int((most / depth) ** 0.5)))},
+    "07_words": {
+        "loss_per_character": (lambda losses, spelling, string: sum(losses) / len(string),
+                               lambda losses, spelling, string: (sum(losses) + sum(spelling)) / len(losses),
+                               lambda losses, spelling, string: (sum(losses) + sum(spelling))
+                               / len(string.replace(" ", ""))),
+        "held_out_chapters": (lambda chapters, share, seed: np.random.default_rng(seed).random(len(chapters)) < share,
+                              lambda chapters, share, seed: np.arange(len(chapters)) < share * len(chapters),
+                              lambda chapters, share, seed: np.isin(chapters, sorted(set(chapters))[:5]),
+                              lambda chapters, share, seed: np.isin(chapters, np.random.default_rng(seed).permutation(
+                                  sorted(set(chapters)))[:1]),
+                              lambda chapters, share, seed: np.isin(chapters, np.random.default_rng(seed).permutation(
+                                  sorted(set(chapters)))[:5]).astype(int)),
+    },
 }
