@@ -3,7 +3,7 @@
 # %% auto #0
 __all__ = ['wordnet', 'with_synonyms', 'back_translate', 'with_more']
 
-# %% ../nbs/kit/38_paraphrase.ipynb #7a50f79e
+# %% ../nbs/kit/38_paraphrase.ipynb #6e6b84e4
 import shutil
 import subprocess
 from collections.abc import Iterable
@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from .files import CourseError, short_path
+from .vocabulary import WordText
 
 # %% ../nbs/kit/38_paraphrase.ipynb #388b5a68
 _PARTS = "noun", "verb", "adj", "adv"
@@ -102,10 +103,10 @@ def _translated(lines, pair, seconds) -> list[str]: # as many
                           f"characters is expected.")
     return ["" if not line else new for line, new in zip(lines, out)]
 
-# %% ../nbs/kit/38_paraphrase.ipynb #17684074
+# %% ../nbs/kit/38_paraphrase.ipynb #aef772d5
 def with_more(text,   # a `WordText`
               *more,  # lists of tokens: the training part in other words
-             ) -> object: # a `WordText`
+             ) -> WordText: # judged by the same parts
     "The same text with a longer training part."
     tokens = [t for part in (text.tokens["train"], *more) for t in part]
     fingerprint = sha256(f"{text.fingerprint} {' '.join(tokens)}".encode()).hexdigest()[:12]

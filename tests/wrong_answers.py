@@ -206,6 +206,8 @@ WRONG = {
                                / len(string.replace(" ", ""))),
         "held_out_chapters": (lambda chapters, share, seed: np.random.default_rng(seed).random(len(chapters)) < share,
                               lambda chapters, share, seed: np.arange(len(chapters)) < share * len(chapters),
+                              lambda chapters, share, seed: np.random.default_rng(seed).permutation(len(chapters))
+                              < 1.1 * share * len(chapters),
                               lambda chapters, share, seed: np.isin(chapters, sorted(set(chapters))[:5]),
                               lambda chapters, share, seed: np.isin(chapters, np.random.default_rng(seed).permutation(
                                   sorted(set(chapters)))[:1]),
