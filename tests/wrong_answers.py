@@ -62,7 +62,7 @@ def own_04(ws):
 OWN = {"00_start": lambda ws: {}, "01_data": own_01, "02_baseline": own_02,
        "03_finetune": own_03, "04_ablate": own_04,
        "05_text": lambda ws: {"n_hidden": 8}, "06_functions": lambda ws: {"mlp": mlp, "lorenz96": lorenz96},
-       "10_verify": lambda ws: {}}
+       "07_words": lambda ws: {}, "10_verify": lambda ws: {}, "13_claims": lambda ws: {}}
 
 
 def by_counts(rule):
@@ -248,5 +248,37 @@ WRONG = {
                    lambda x, y, n: (np.concatenate([np.rot90(x, k, axes=(1, 2)) for k in range(4)]),
                                     np.arange(4 * len(y)) % (4 * n)),
                    lambda x, y, n: (x, y)),
+    },
+    "07_words": {
+        "loss_per_character": (lambda losses, spelling, string: sum(losses) / len(string),
+                               lambda losses, spelling, string: (sum(losses) + sum(spelling)) / len(losses),
+                               lambda losses, spelling, string: (sum(losses) + sum(spelling))
+                               / len(string.replace(" ", ""))),
+        "held_out_chapters": (lambda chapters, share, seed: np.random.default_rng(seed).random(len(chapters)) < share,
+                              lambda chapters, share, seed: np.arange(len(chapters)) < share * len(chapters),
+                              lambda chapters, share, seed: np.random.default_rng(seed).permutation(len(chapters))
+                              < 1.1 * share * len(chapters),
+                              lambda chapters, share, seed: np.isin(chapters, sorted(set(chapters))[:5]),
+                              lambda chapters, share, seed: np.isin(chapters, np.random.default_rng(seed).permutation(
+                                  sorted(set(chapters)))[:1]),
+                              lambda chapters, share, seed: np.isin(chapters, np.random.default_rng(seed).permutation(
+                                  sorted(set(chapters)))[:5]).astype(int)),
+    },
+    "13_claims": {
+        "verdict": (lambda low, high, threshold, side: "supported" if low >= threshold else "refuted",
+                    lambda low, high, threshold, side: "supported" if low >= threshold
+                    else "refuted" if high < threshold else "undecided",
+                    lambda low, high, threshold, side: "undecided" if low <= threshold <= high else "supported"
+                    if (low > threshold) == (side == "at least") else "refuted"),
+        "one_draw": (lambda values, groups, rng: rng.choice(values, len(values)).mean(),
+                     lambda values, groups, rng: values[np.isin(groups, rng.choice(np.unique(groups), 3))].mean(),
+                     lambda values, groups, rng: np.mean([values[groups == g].mean() for g in rng.choice(
+                         np.unique(groups), 3)]),
+                     lambda values, groups, rng: np.concatenate([values[groups == g] for g in rng.choice(groups, 3)]
+                                                                ).mean(),
+                     lambda values, groups, rng: values.mean()),
+        "product_score": (lambda unit, a, b, c: unit @ (unit[b] - unit[a] + unit[c]),
+                          lambda unit, a, b, c: (unit @ unit[b]) * (unit @ unit[c]) / (unit @ unit[a] + 0.001),
+                          lambda unit, a, b, c: (unit @ unit[b] + 1) * (unit @ unit[c] + 1) / (unit @ unit[a] + 1.001)),
     },
 }
