@@ -62,7 +62,8 @@ def own_04(ws):
 OWN = {"00_start": lambda ws: {}, "01_data": own_01, "02_baseline": own_02,
        "03_finetune": own_03, "04_ablate": own_04,
        "05_text": lambda ws: {"n_hidden": 8}, "06_functions": lambda ws: {"mlp": mlp, "lorenz96": lorenz96},
-       "07_words": lambda ws: {}}
+       "07_words": lambda ws: {},
+       "10_verify": lambda ws: {}}
 
 
 def by_counts(rule):
@@ -239,5 +240,29 @@ WRONG = {
                                   sorted(set(chapters)))[:1]),
                               lambda chapters, share, seed: np.isin(chapters, np.random.default_rng(seed).permutation(
                                   sorted(set(chapters)))[:5]).astype(int)),
+    },
+    "10_verify": {
+        "semi_hard": (lambda p, d: int(np.argmin(d)), lambda p, d: int(np.argmax(d)),
+                      lambda p, d: next((k for k, v in enumerate(d) if v > p), int(np.argmax(d))),
+                      lambda p, d: int(np.argmin([v if v > p else np.inf for v in d])),
+                      lambda p, d: int(np.argmin([abs(v - p) for v in d])),
+                      lambda p, d: int(np.argmin([v if v >= p else np.inf for v in d])) if max(d) > p
+                      else int(np.argmax(d))),
+        "rejects_at": (lambda same, different, rate: np.mean(same < np.quantile(different, rate)),
+                       lambda same, different, rate: np.mean(same >= np.quantile(different, 1 - rate)),
+                       lambda same, different, rate: rate,
+                       lambda same, different, rate: np.mean(same >= np.sort(same)[round(len(same) * (1 - rate)) - 1]),
+                       lambda same, different, rate: np.mean(different < np.sort(different)[round(len(different)
+                                                                                                  * rate)])),
+        "turned": (lambda x, y, n: (np.concatenate([np.rot90(x, k, axes=(1, 2)) for k in range(4)]), np.tile(y, 4)),
+                   lambda x, y, n: (np.concatenate([np.rot90(x, k, axes=(1, 2)) for k in range(4)]),
+                                    np.concatenate([y + k for k in range(4)])),
+                   lambda x, y, n: (np.concatenate([np.rot90(x, -k, axes=(1, 2)) for k in range(4)]),
+                                    np.concatenate([y + k * n for k in range(4)])),
+                   lambda x, y, n: (np.concatenate([np.rot90(x, k, axes=(1, 2)) for k in range(4)]),
+                                    np.arange(4 * len(y))),
+                   lambda x, y, n: (np.concatenate([np.rot90(x, k, axes=(1, 2)) for k in range(4)]),
+                                    np.arange(4 * len(y)) % (4 * n)),
+                   lambda x, y, n: (x, y)),
     },
 }
