@@ -204,11 +204,11 @@ def make(tmp_path):
     return make
 
 
-def command(*args, env=None, timeout=180, **kwargs):
+def command(*args, env=None, **kwargs):
     "Run coursekit's own command line in a process."
     return subprocess.run([Path(sys.executable).with_name("coursekit"), *map(str, args)], capture_output=True,
                           text=True,
-                          env={**os.environ, "COLUMNS": "200", **(env or {})}, timeout=timeout, **kwargs)
+                          env={**os.environ, "COLUMNS": "200", **(env or {})}, timeout=180, **kwargs)
 
 
 def marked(mark):
