@@ -185,6 +185,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                     'coursekit.datasets._check_whole': ('kit/datasets.html#_check_whole', 'coursekit/datasets.py'),
                                     'coursekit.datasets._cifar100_files': ('kit/datasets.html#_cifar100_files', 'coursekit/datasets.py'),
                                     'coursekit.datasets._draw': ('kit/datasets.html#_draw', 'coursekit/datasets.py'),
+                                    'coursekit.datasets._drawn_by': ('kit/datasets.html#_drawn_by', 'coursekit/datasets.py'),
                                     'coursekit.datasets._imagenette_files': ( 'kit/datasets.html#_imagenette_files',
                                                                               'coursekit/datasets.py'),
                                     'coursekit.datasets._listed': ('kit/datasets.html#_listed', 'coursekit/datasets.py'),
