@@ -882,6 +882,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                 'coursekit.runs._run_metadata': ('kit/runs.html#_run_metadata', 'coursekit/runs.py'),
                                 'coursekit.runs._run_one': ('kit/runs.html#_run_one', 'coursekit/runs.py'),
                                 'coursekit.runs._send': ('kit/runs.html#_send', 'coursekit/runs.py'),
+                                'coursekit.runs._test_once': ('kit/runs.html#_test_once', 'coursekit/runs.py'),
                                 'coursekit.runs._valid_answers': ('kit/runs.html#_valid_answers', 'coursekit/runs.py'),
                                 'coursekit.runs.ablate': ('kit/runs.html#ablate', 'coursekit/runs.py'),
                                 'coursekit.runs.config_diff': ('kit/runs.html#config_diff', 'coursekit/runs.py'),

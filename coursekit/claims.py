@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .files import CourseError, short_path
+from .files import CourseError, atomic_path, short_path
 from .preregister import Claim, claims_table, judge, state_claim  # noqa: F401 - for _all_
 
 if TYPE_CHECKING:
@@ -207,14 +207,14 @@ def report_and_slides(notebook,   # a notebook that was run and saved, with cell
         cell.metadata["slideshow"] = {"slide_type": kind}
     if not begun:
         raise CourseError(f"{short_path(notebook)} has no cell with the tag 'slide': tag the cells that begin one.")
-    Path(folder).mkdir(parents=True, exist_ok=True)
     plain = {"exclude_input_prompt": True, "exclude_output_prompt": True}
     paths = []
     for name, exporter in (("report", HTMLExporter(exclude_input=not code, **plain)),
                            ("slides", SlidesExporter(exclude_input=True, **plain))):
         page, _ = exporter.from_notebook_node(nb, {"metadata": {"name": Path(notebook).stem}})
         paths.append(Path(folder) / f"{name}.html")
-        paths[-1].write_text(page, encoding="utf-8")
+        with atomic_path(paths[-1]) as part:
+            part.write_text(page, encoding="utf-8")
     return paths
 
 # %% ../nbs/13_claims.ipynb #13000038
