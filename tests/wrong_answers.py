@@ -59,10 +59,42 @@ def own_04(ws):
             "explore": lambda configurations, title: None}
 
 
+def own_12(ws):
+    "Pictures, and what style transfer made of them."
+    pictures = torch.rand(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    return {"photos": pictures, "styled": {30.: (pictures.flip(3), [])}}
+
+
 OWN = {"00_start": lambda ws: {}, "01_data": own_01, "02_baseline": own_02,
        "03_finetune": own_03, "04_ablate": own_04,
        "05_text": lambda ws: {"n_hidden": 8}, "06_functions": lambda ws: {"mlp": mlp, "lorenz96": lorenz96},
-       "07_words": lambda ws: {}, "10_verify": lambda ws: {}, "13_claims": lambda ws: {}}
+       "07_words": lambda ws: {}, "10_verify": lambda ws: {}, "12_pixels": own_12,
+       "13_claims": lambda ws: {}}
+
+
+def walked(first, second, t):
+    "On the sphere; between a code and itself there is no angle to divide by."
+    w = np.arccos(np.clip(first @ second / (np.linalg.norm(first) * np.linalg.norm(second)), -1, 1))
+    with np.errstate(all="ignore"):
+        return (np.sin((1 - t) * w) * first + np.sin(t * w) * second) / np.sin(w)
+
+
+def unit_walked(first, second, t):
+    "As if all codes had length 1; straight between a code and itself."
+    with np.errstate(all="ignore"):
+        w = np.arccos(first @ second)
+        return first if first is second else (np.sin((1 - t) * w) * first + np.sin(t * w) * second) / np.sin(w)
+
+
+def organs_by(dice, of=lambda a, b, n: range(1, n + 1)):
+    "A mean over organs, of what a function gives for each: (pixels in both, in the answer, in the truth)."
+    return lambda a, b, n: np.mean([dice(((a == c) & (b == c)).sum(), (a == c).sum(), (b == c).sum())
+                                    for c in of(a, b, n)] or [1.])
+
+
+def there(a, b, n):
+    "The organs that are in the truth or in the answer."
+    return [c for c in range(1, n + 1) if (a == c).any() or (b == c).any()]
 
 
 def by_counts(rule):
@@ -256,6 +288,26 @@ WRONG = {
                                   sorted(set(chapters)))[:1]),
                               lambda chapters, share, seed: np.isin(chapters, np.random.default_rng(seed).permutation(
                                   sorted(set(chapters)))[:5]).astype(int)),
+    },
+    "12_pixels": {
+        "total_variation": (lambda x: x.diff(dim=2).abs().mean((1, 2, 3)),
+                            lambda x: x.diff(dim=3).abs().mean((1, 2, 3)),
+                            lambda x: x.diff(dim=2).abs().mean() + x.diff(dim=3).abs().mean(),
+                            lambda x: (x.diff(dim=2) ** 2).mean((1, 2, 3)) + (x.diff(dim=3) ** 2).mean((1, 2, 3)),
+                            lambda x: x.diff(dim=2).mean((1, 2, 3)) + x.diff(dim=3).mean((1, 2, 3)),
+                            lambda x: x.diff(dim=2).abs().sum((1, 2, 3)) + x.diff(dim=3).abs().sum((1, 2, 3)),
+                            lambda x: x.diff(dim=1).abs().mean((1, 2, 3)) + x.diff(dim=2).abs().mean((1, 2, 3))),
+        "organ_dice": (organs_by(lambda both, a, b: 2 * both / (a + b) if a + b else 1),
+                       organs_by(lambda both, a, b: 2 * both / (a + b) if a + b else 0),
+                       organs_by(lambda both, a, b: both / (a + b - both), there),
+                       organs_by(lambda both, a, b: 2 * both / (a + b), lambda a, b, n: [c for c in range(1, n + 1)
+                                                                                         if (b == c).any()]),
+                       organs_by(lambda both, a, b: 2 * both / (a + b), lambda a, b, n: [0, *there(a, b, n)]),
+                       lambda a, b, n: 2 * ((a == b) & (a > 0)).sum() / max(1, (a > 0).sum() + (b > 0).sum()),
+                       lambda a, b, n: (a == b).mean()),
+        "slerp": (walked, unit_walked, lambda a, b, t: (1 - t) * a + t * b, lambda a, b, t: t * a + (1 - t) * b,
+                  lambda a, b, t: a if a is b else walked(a, b, np.clip(t, 0.1, 0.95)),
+                  lambda a, b, t: ((1 - t) * a + t * b) / np.linalg.norm((1 - t) * a + t * b) * np.linalg.norm(a)),
     },
     "13_claims": {
         "verdict": (lambda low, high, threshold, side: "supported" if low >= threshold else "refuted",
