@@ -147,7 +147,7 @@ def _drawn_creature(row, size) -> np.ndarray: # uint8, shape (size, size, 3)
     picture[(np.abs(np.abs(x) - wide / 3) < 0.035) & (np.abs(y + high / 4) < 0.035)] = 0
     return picture.astype(np.uint8)
 
-# %% ../nbs/12_pixels.ipynb #5e15679a
+# %% ../nbs/12_pixels.ipynb #27e3881f
 def told_apart(real, made,           # uint8 images to train on, (n, h, w, 3)
                other_real, other_made, # to be asked about
                ws, n_epochs=8, seed=0,
@@ -164,7 +164,7 @@ def told_apart(real, made,           # uint8 images to train on, (n, h, w, 3)
     layers = [layer for a, b in ((3, 16), (16, 32), (32, 48)) for layer in
               (nn.Conv2d(a, b, 4, stride=2, padding=1), nn.BatchNorm2d(b), nn.ReLU())]
     model = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Dropout(0.3), nn.Linear(4 * 48, 2))
-    learn = learner(judged, model, ws, bs=32, lr=3e-3, seed=seed, augment=[random_hflip, random_translate(2)])
+    learn = learner(judged, model, ws, bs=64, lr=3e-3, seed=seed, augment=[random_hflip, random_translate(2)])
     with learn.no_bar(), learn.no_logging():
         learn.fit_one_cycle(n_epochs, 3e-3)
         preds = learn.get_preds(dl=learn.dls.valid.of(images[of]))[0]

@@ -64,7 +64,8 @@ def test_sprites_of_a_folder(folder):
     assert (s.images[:, 0, 0] == 255).all() and (s.images[6].min(-1) < 100).any(), "on white, in the middle"
     inked = np.argwhere(s.images[0].min(-1) < 250)
     assert abs(inked.mean(0) - 7.5).max() <= 1 and np.ptp(inked[:, 0]) == 15, "40 pixels high, made 16"
-    assert [s.classes[c] for c in sprites(ws, 16, "type").labels][:2] == ["kind 4", "kind 5"]
+    by_type = sprites(ws, 16, "type")
+    assert [by_type.classes[c] for c in by_type.labels][:2] == ["kind 4", "kind 5"] and len(by_type.classes) == 18
     with pytest.raises(CourseError, match="The target is 'kind': 'color' or 'type'"):
         sprites(ws, target="kind")
 

@@ -87,8 +87,8 @@ def test_dice_is_counted_pixel_by_pixel():
     assert found.shape == (4, 2) and found[1, 1] == 1, "nothing there and nothing said"
     for i in range(4):
         for c in (1, 2):
-            pixels = [(p == c, q == c) for p, q in zip(a[i].ravel(), b[i].ravel())]
-            both, sizes = sum(p and q for p, q in pixels), sum(p + q for p, q in pixels)
+            pixels = [(int(p == c), int(q == c)) for p, q in zip(a[i].ravel(), b[i].ravel())]
+            both, sizes = sum(p * q for p, q in pixels), sum(p + q for p, q in pixels)
             assert found[i, c - 1] == (2 * both / sizes if sizes else 1)
     scores = torch.nn.functional.one_hot(torch.tensor(a), 3).permute(0, 3, 1, 2).float()
     assert mean_dice(scores, torch.tensor(b)).item() == pytest.approx(found.mean())
