@@ -33,7 +33,7 @@ def marbled(side=128, # pixels
     share = np.clip(4 * (at - low) - 3, 0, 1)[..., None]  # flat bands, soft edges
     return ((1 - share) * inks[low] + share * inks[low + 1]).astype(np.uint8)
 
-# %% ../nbs/12_pixels.ipynb #cf9c4478
+# %% ../nbs/12_pixels.ipynb #a5a48518
 def scenes(ws,
            n_scenes=60,
            n_each=5, # pictures of each
@@ -48,7 +48,8 @@ def scenes(ws,
         light = 80 + 60 * (rng.uniform(-1, 1) * (x - 0.5) + rng.uniform(-1, 1) * (y - 0.5))
         back = light + strength * np.sin(waves * (x * np.cos(turn) + y * np.sin(turn)))
         for k in range(n_each):
-            shapes = [_shape(rng, x, y, is_ellipse) for is_ellipse in (False, False, True, True)]
+            places = rng.permutation([(0.27, 0.27), (0.73, 0.27), (0.27, 0.73), (0.73, 0.73)])
+            shapes = [_shape(rng, x, y, place, is_ellipse) for place, is_ellipse in zip(places, (0, 0, 1, 1))]
             there = np.any(shapes, axis=0)
             image = back + there * rng.uniform(30, 60) + rng.normal(0, 8, (side, side))
             images.append(image.clip(0, 255)), files.append(f"scene {s:02d}/{k}")
@@ -58,9 +59,9 @@ def scenes(ws,
                         0.2, 0.2, [f.split("/")[0] for f in files])
 
 
-def _shape(rng, x, y, is_ellipse) -> np.ndarray: # booleans
-    "An ellipse or a rectangle somewhere, turned."
-    (cx, cy), (a, b), turn = rng.uniform(0.15, 0.85, 2), rng.uniform(0.09, 0.22, 2), rng.uniform(0, np.pi)
+def _shape(rng, x, y, place, is_ellipse) -> np.ndarray: # booleans
+    "An ellipse or a rectangle about this place, turned."
+    (cx, cy), (a, b), turn = place + rng.uniform(-0.08, 0.08, 2), rng.uniform(0.1, 0.22, 2), rng.uniform(0, np.pi)
     u = np.abs((x - cx) * np.cos(turn) + (y - cy) * np.sin(turn)) / a
     v = np.abs((y - cy) * np.cos(turn) - (x - cx) * np.sin(turn)) / b
     return u**2 + v**2 < 1 if is_ellipse else np.maximum(u, v) < 0.85
