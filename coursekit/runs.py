@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from .describe import describe
-from .evaluate import _judge_test, answered_right
+from .evaluate import _judge_test, answered_right, evaluate_text
 from .files import CourseError, atomic_path, short_path
 from coursekit.ledger import (
     _text,
@@ -33,7 +33,7 @@ from .loaders import ArrayLoader
 from .resume import say_duration
 from .splits import one_size
 from .stats import compare_paired, pack_answers
-from .task import CLASSIFICATION
+from .task import CLASSIFICATION, SEQUENCE
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -310,7 +310,7 @@ def evaluate_test_once(learn, name, config):
     `tested` added."""
     config = {**config, "tested": True}
     if learn.checkpoints.kept.name not in set(load_runs(learn.ws, learn.data, {name: config}).fit):
-        found, right = _judge_test(learn)
+        found, right = (evaluate_text(learn), None) if learn.task is SEQUENCE else _judge_test(learn)
         final = {f"test_{k}": v for k, v in found.items() if k not in ("low", "high", "n", "looks")}
         _record(learn, name, config, None, final,
                 {} if right is None else {"test": pack_answers(right, learn.data.test)})

@@ -10,6 +10,7 @@ from coursekit.files import CourseError
 from coursekit.stats import (
     _unpacked,
     ci_half_width,
+    compare_losses,
     compare_paired,
     compare_runs,
     contrasts,
@@ -251,3 +252,31 @@ def test_no_answers_are_a_sentence():
         with pytest.raises(CourseError, match="The run 'a', seed 3, has no answers image by image on the part 'valid': "
                                               "record it again from a learner that has its weights"):
             compare_paired(pd.DataFrame([{"name": "a", "seed": 3, **run}]))
+
+
+# Losses on one text
+
+def test_losses_are_compared_block_by_block():
+    rng = np.random.default_rng(0)
+    hard = np.repeat(rng.gamma(4, 0.4, 50), 200)
+    losses = {"a": [hard, hard + 0.02], "b": [hard - 0.1, hard], "c": [hard + 1, hard + 1]}
+    table = compare_losses(losses, block=200)
+    assert table.difference.tolist() == pytest.approx([0, -0.06, 0.99]) and table.blocks.tolist() == [50] * 3
+    assert table.by_seed[1] == pytest.approx([-0.1, -0.02]) and table.n.tolist() == [2] * 3
+    one = compare_losses({"a": hard, "b": hard + rng.normal(0.01, 0.3, hard.size)}, block=200)
+    assert one.low[1] < one.difference[1] < one.high[1] and np.isnan(one["std"][1])
+
+
+def test_characters_of_a_passage_are_not_independent():
+    rng, widths = np.random.default_rng(0), []
+    scene = np.repeat(rng.normal(0, 0.3, 100), 100)  # what a hundred neighbors share
+    for block in (1, 100):
+        table = compare_losses({"a": np.zeros(scene.size), "b": scene}, block=block)
+        widths.append(table.high[1] - table.low[1])
+    assert widths[1] > 5 * widths[0]
+
+
+@pytest.mark.parametrize("losses", [{}, {"a": np.zeros(3000), "b": np.zeros(2999)}, {"a": np.zeros(1999)}])
+def test_losses_of_other_characters_are_refused(losses):
+    with pytest.raises(CourseError, match="the same seeds and characters are expected"):
+        compare_losses(losses)
