@@ -247,14 +247,14 @@ def plot_losses(table, # as from `compare_texts`
     "Losses in training and on the validation part, and paired differences to the first, side by side."
     import matplotlib.pyplot as plt
 
-    fig, (left, right) = plt.subplots(1, 2, figsize=(10.5, 0.32 * len(table) + 1.9), layout="constrained")
+    fig, (left, right) = plt.subplots(1, 2, figsize=(10.5, 0.32 * len(table) + 2.1), layout="constrained")
     for y, row in zip(-np.arange(len(table)), table.itertuples()):
         left.plot([row.train_loss, row.nats], [y, y], color="#999999", linewidth=2, zorder=0)
         for x, marker, color, label in ((row.train_loss, "s", "#E69F00", "training, as it is read"),
                                         (row.nats, "o", "#0072B2", "validation")):
             left.plot(x, y, marker, color=color, label=f"_{label}" if y else label)
     _name_rows(list(table.run), left, "loss (nats a character)", "In the end, mean over the seeds")
-    left.legend(fontsize=7, loc="upper center", bbox_to_anchor=(0.5, -0.3), ncols=2, frameon=False)
+    fig.legend(*left.get_legend_handles_labels(), fontsize=8, loc="outside lower left", ncols=2, frameon=False)
     n_intervals = len(table) - 1
     plot_differences(table, right, "Validation loss less that of the first: left of 0 is better\n" + (
         f"95 % intervals for all {n_intervals} together" if n_intervals > 1 else "95 % interval"), "nats a character",

@@ -161,20 +161,18 @@ def sampler_picture(write, # as for `sampler_widget`
     written = prompt + "".join(islice(write(prompt, temperature, p, seed), n))
     rows = [row for line in re.sub("\n{3,}", "\n\n", written).split("\n")
             for row in textwrap.wrap(line, width, drop_whitespace=False) or [""]]
-    height = 1 + 0.175 * len(rows)
-    fig = plt.figure(figsize=(8.6, height))
-    at = lambda inches: 1 - inches / height
-    for x, y, name, value, share in ((0.13, 0.2, "prompt", prompt, None), (0.62, 0.2, "seed", seed, None),
-                                     (0.13, 0.5, "temperature", temperature, temperature / 2), (0.62, 0.5, "p", p, p)):
-        fig.text(x, at(y), name, ha="right", va="center", fontsize=9)
-        if share is not None:
-            fig.add_artist(plt.Line2D([x + 0.02, x + 0.22], [at(y)] * 2, color="#bbbbbb", linewidth=2))
-            fig.add_artist(plt.Line2D([x + 0.02 + 0.2 * share], [at(y)], marker="o", color="#0072B2", markersize=8))
-        fig.text(x + (0.02 if share is None else 0.25), at(y), f"{value}", va="center", fontsize=9, parse_math=False)
-    fig.add_artist(plt.Rectangle((0.01, at(height - 0.05)), 0.98, at(0.75) - at(height - 0.05), fill=False,
-                                 color="#bbbbbb"))
-    fig.text(0.03, at(0.85), "\n".join(rows), va="top", fontsize=8.5, family="monospace", linespacing=1.25,
-             parse_math=False)
+    fig = plt.figure(figsize=(8.6, 1 + 0.15 * len(rows)))
+    ax = fig.add_axes((0, 0, 1, 1), xlim=(0, 8.6), ylim=(1 + 0.15 * len(rows), 0))  # inches, from the top left
+    ax.axis("off")
+    for x, y, name, value, most in ((1.1, 0.2, "prompt", prompt, None), (5.3, 0.2, "seed", seed, None),
+                                    (1.1, 0.5, "temperature", temperature, 2), (5.3, 0.5, "p", p, 1)):
+        ax.text(x, y, name, ha="right", va="center", fontsize=9)
+        ax.text(x + (2.2 if most else 0.2), y, f"{value}", va="center", fontsize=9, parse_math=False)
+        if most:
+            ax.plot([x + 0.2, x + 2], [y, y], color="#bbbbbb", linewidth=2)
+            ax.plot(x + 0.2 + 1.8 * value / most, y, "o", color="#0072B2", markersize=8)
+    ax.add_patch(plt.Rectangle((0.1, 0.75), 8.4, 0.2 + 0.15 * len(rows), fill=False, color="#bbbbbb"))
+    ax.text(0.25, 0.85, "\n".join(rows), va="top", fontsize=8.5, family="monospace", linespacing=1.25, parse_math=False)
     plt.close(fig)
     return fig
 

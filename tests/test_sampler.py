@@ -243,7 +243,7 @@ def test_the_strip_of_probabilities_has_a_cell_for_each_character():
 
 def test_the_picture_shows_what_the_widget_would_write():
     figure = sampler_picture(numbers, "the $x$ ", 0.5, 0.75, 3, n=12, width=30)
-    shown = [t.get_text() for t in figure.texts]
+    shown = [t.get_text() for t in figure.axes[0].texts]
     assert shown[:-1] == ["prompt", "the $x$ ", "seed", "3", "temperature", "0.5", "p", "0.75"]
     assert "".join(shown[-1].split("\n")).replace(" ", "") == "the$x$the$x$|0.5|0.75|3<012345678910"
     assert max(map(len, shown[-1].split("\n"))) <= 30
