@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 from functools import partial
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -280,7 +281,7 @@ def test_a_fit_is_tested_once_however_often_the_lesson_is_run(ws):
 
 
 def test_networks_on_one_text_are_compared_character_by_character(ws):
-    text = made(20_000)
+    text = made(25_000)
     fit = lambda n, seed: quiet(text_learner(text, model_of(text, n_hidden=n), ws, bs=8, seq_len=32, seed=seed), 1,
                                 1e-2)
     learners = {f"{n} units": [fit(n, seed) for seed in (0, 1)] for n in (4, 24)}
@@ -309,11 +310,12 @@ def test_what_the_lessons_widget_writes_is_what_the_network_writes():
     source = next(c.source for c in read_notebook(ROOT / "nbs" / "05_text.ipynb").cells
                   if "sampler_widget(write" in c.source and "def write" in c.source)
     text, space = made(), {"stream": stream, "nucleus": nucleus, "partial": partial}
-    space |= {"plays": text, "model": model_of(text)}
-    exec(source[source.index("def write"):source.index("sampler_widget")], space)
+    model = model_of(text)
+    space |= {"customary": text, "held": SimpleNamespace(model=model)}
+    exec(source[source.index("def write"):source.index("display(")], space)
     box = sampler_widget(space["write"], n=25)
     prompt, (seed, button), out = box.children[0], box.children[2].children, box.children[3]
     prompt.value, seed.value = "the ", 7
     button.click()
-    written, = generate(space["model"], text, "the ", 25, 0.8, partial(nucleus, p=0.95), seed=7)
+    written, = generate(model, text, "the ", 25, 0.8, partial(nucleus, p=0.95), seed=7)
     assert f">the {written}</pre>" in out.value
