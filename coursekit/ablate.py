@@ -3,7 +3,7 @@
 # %% auto #0
 __all__ = ['network', 'augmentations', 'schedule', 'train_variant', 'ablate', 'config_diff', 'plot_curves', 'plot_dots',
            'plot_networks', 'plot_gaps', 'evaluate_test_once', 'TrainAccuracy', 'plot_comparison', 'count_params_flops',
-           'summarize', 'plot_differences', 'compare_paired', 'contrasts']
+           'summarize']
 
 # %% ../nbs/04_ablate.ipynb #0853d2ed
 import warnings
@@ -16,24 +16,15 @@ from .augment import color_jitter, cutout, mixup, random_affine, random_hflip, r
 from .evaluate import TrainAccuracy
 from .files import CourseError
 from .learner import CourseLearner, learner, optimizer
-from coursekit.plots import (  # noqa: F401 - for _all_
-    plot_comparison,
-    plot_curves,
-    plot_differences,
-    plot_dots,
-    plot_gaps,
-    plot_networks,
-)
+from .plots import plot_comparison, plot_curves, plot_dots, plot_gaps, plot_networks  # noqa: F401 - for _all_
 from .runs import ablate, config_diff, count_params_flops, evaluate_test_once, summarize
-from .stats import compare_paired, contrasts
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # fastai's imports warn of what newer torch and pandas will drop
     from fastai.callback.schedule import ParamScheduler
 
 _all_ = ["ablate", "config_diff", "plot_curves", "plot_dots", "plot_networks", "plot_gaps", "evaluate_test_once",
-         "TrainAccuracy", "plot_comparison", "count_params_flops", "summarize",
-         "plot_differences", "compare_paired", "contrasts"]
+         "TrainAccuracy", "plot_comparison", "count_params_flops", "summarize"]
 
 # %% ../nbs/04_ablate.ipynb #246eed3f
 def norm_layer(kind,       # 'batch', 'layer', 'instance' or 'group'; None for none
@@ -159,14 +150,15 @@ def _check_network(widths, side, rates, order, pool, head, skip):
         raise CourseError(f"The dropout rates are {rates} and there are {len(widths)} blocks and a head: one rate from "
                           f"0 to below 1 is expected for all, or a list of {len(widths) + 1}.")
     if sorted(order.split()) != ["act", "drop", "norm", "pool"]:
-        raise CourseError(f"The order is {order!r}: act, norm, pool and drop are expected, each once, in any order.")
-    known = {"pool": (pool, "max", "strided"), "head": (head, "dense", "average"),
-             "skip": (skip, None, "identity", "projection")}
-    for name, (value, *choices) in known.items():
+        raise CourseError(f"The order is {order!r}: the words act, norm, pool and drop are expected, each once, in the "
+                          f"order you want.")
+    for name, value, choices in ("pool", pool, ("max", "strided")), ("head", head, ("dense", "average")), \
+        ("skip", skip, (None, "identity", "projection")):
         if value not in choices:
             raise CourseError(f"{name} is {value!r}: choose one of {', '.join(map(repr, choices))}.")
     if skip and not order.startswith("norm act"):
-        raise CourseError(f"The order is {order!r}: with skip connections take one that begins with 'norm act'.")
+        raise CourseError(f"The order is {order!r} and there are skip connections, whose sum comes after the norm and "
+                          f"before the activation: take an order that begins with 'norm act'.")
 
 # %% ../nbs/04_ablate.ipynb #75f2d499
 def augmentations(names, n_classes):

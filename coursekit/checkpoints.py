@@ -177,9 +177,9 @@ def find_store(key, probe, ws) -> CheckpointStore:
 
 
 def _alike(a, b):
-    "Whether two probes come from the same model, on other hardware perhaps."
-    return len(a) == len(b) and all(x.shape == y.shape and torch.allclose(x, y, rtol=1e-3, atol=1e-4)
-                                    for x, y in zip(a, b))
+    "Whether two probes come from the same model, on other hardware or with another number of threads perhaps."
+    return len(a) == len(b) and all(x.shape == y.shape and torch.allclose(x, y, rtol=5e-3, atol=5e-3)
+                                    for x, y in zip(a, b))  # batch norm makes round-off 1,000 times larger
 
 # %% ../nbs/kit/14_checkpoints.ipynb #b4fe0c37
 _USED = weakref.WeakValueDictionary()  # the parts of this process's loops, by id

@@ -256,12 +256,16 @@ def _release_command(
         metavar="OWNER/NAME", help="Your repository on GitHub, where the badges shall lead.", show_default=False)],
     branch: Annotated[str, typer.Option(help="The branch you push to.")] = "main",
     folder: Annotated[str, typer.Option(help="Where OUT is in that repository.", show_default="at its top")] = "",
+    hub: Annotated[str, typer.Option(
+        metavar="URL", help="Your JupyterHub with nbgitpuller: links open the lessons there.")] = "",
+    kaggle: Annotated[str, typer.Option(
+        metavar="USER", help="Your name on Kaggle: folders to push there, for notebooks without internet.")] = "",
 ):
     "Write the lessons for students: solutions and their outputs out, checks kept, badges that open your copy."
     from coursekit.release import write_release
 
     paths = lesson_paths()
-    write_release(paths, out, repo, branch, folder)
+    write_release(paths, out, repo, branch, folder, hub, kaggle)
     typer.echo(f"{len(paths)} lessons are in {short_path(out)}: push it to {repo}, branch {branch}.")
 
 

@@ -21,7 +21,7 @@ from .describe import describe
 from .files import CourseError, atomic_path
 from .loaders import ArrayLoader
 from .precision import PRECISIONS, best_precision
-from .pretrained import Pretrained, backbone, check_side, layer_groups
+from .pretrained import Pretrained, _shell, backbone, check_side, layer_groups
 from .splits import Splits, one_size
 
 with warnings.catch_warnings():
@@ -58,10 +58,9 @@ def _cached(pre, net, splits, ws, views, augment, precision, dtype) -> Splits:
     features = None if made_of.unknown else _read_features(folder, sample, len(splits.labels))
     if features is None:
         shutil.rmtree(folder, ignore_errors=True)
-        _write_features(folder, net, passes, precision, (sample.shape[1], dtype))
+        _write_features(folder, net, passes, precision, sample.shape[1], dtype)
         features = _read_features(folder, sample, len(splits.labels))
     return replace(splits, images=features[:, 0] if views == 1 else features)
-
 
 # %% ../nbs/kit/24_features.ipynb #0325e7eb
 def _passes(pre, splits, views, augment, device) -> list: # of loaders, one for each view
@@ -88,13 +87,13 @@ def _forward(net, xb, precision):
         return net(xb.contiguous(memory_format=torch.channels_last)).float().flatten(1).cpu().numpy()
 
 # %% ../nbs/kit/24_features.ipynb #79c274fb
-def _write_features(folder, net, passes, precision, row):
+def _write_features(folder, net, passes, precision, n_numbers, dtype):
     "Run the body over all batches; the folder appears when it is whole."
     from fastprogress.fastprogress import progress_bar
 
     with atomic_path(folder) as part:
         part.mkdir(parents=True)
-        out = np.empty((len(passes[0].labels), len(passes), row[0]), row[1])
+        out = np.empty((len(passes[0].labels), len(passes), n_numbers), dtype)
         every = ((view, batches.bs, i, xb) for view, batches in enumerate(passes) for i, (xb, _) in batches.batches())
         for view, bs, i, xb in progress_bar(every, total=sum(map(len, passes)), leave=False):
             out[i * bs:(i + 1) * bs, view] = _forward(net, xb, precision)
@@ -193,8 +192,8 @@ def cached_stages(pre,        # as from `pretrained`
     first, last = cut_stages(pre.model, n_stages)
     splits = one_size(splits)
     maps = _cached(pre, first.requires_grad_(False), splits, ws, views, augment, precision, np.float16)
-    with torch.no_grad(), torch.device("meta"):
-        shape = copy.deepcopy(first).to("meta")(torch.empty(1, 3, *splits.images.shape[1:3])).shape[1:]
+    with torch.no_grad():
+        shape = _shell(first)(torch.empty(1, 3, *splits.images.shape[1:3], device="meta")).shape[1:]
     network = nn.Sequential(OrderedDict(cached=CachedView(shape), **dict(last.named_children())))
     return replace(pre, model=network.eval(), mean=[0.], std=[1.]), maps
 

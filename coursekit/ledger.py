@@ -2,7 +2,7 @@
 
 # %% auto #0
 __all__ = ['write_record', 'forget_failure', 'data_facts', 'ledger', 'references', 'results', 'load_runs', 'log_test_eval',
-           'count_test_evals', 'right_answers']
+           'count_test_evals']
 
 # %% ../nbs/kit/19_ledger.ipynb #49a6c740
 import hashlib
@@ -18,12 +18,10 @@ import numpy as np
 
 from .files import CourseError, atomic_path
 from .machine import environment
-from .stats import mean_interval, right_answers
+from .stats import mean_interval
 
 if TYPE_CHECKING:
     import pandas as pd
-
-_all_ = ["right_answers"]
 
 # %% ../nbs/kit/19_ledger.ipynb #7e2bf38c
 _NEEDED = "name", "config", "seed", "recipe", "scale", "data", "final"  # without these a file is no record

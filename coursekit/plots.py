@@ -217,7 +217,7 @@ def plot_differences(table, # as from `compare_paired`
                 markersize=3.5, linestyle="none")
         furthest = max(furthest, *np.abs([row.low, row.high, *row.by_seed]))
     ax.axvline(0, color="#333333", linewidth=0.8, zorder=0)
-    _name_rows(list(table.run), ax, f"{unit} (rings: each seed or fold)", title)
+    _name_rows(list(table.run), ax, f"{unit} (rings: seeds or folds)", title)
     ax.set_xlim(-1.08 * furthest, 1.08 * furthest)
 
 
@@ -230,7 +230,7 @@ def plot_gaps(runs, ax):
         ax.plot(train, -k, "s", color="#E69F00", label="_" if k else "training")
         if valid == valid:
             ax.text((train + valid) / 2, -k + 0.15, f"{round(100 * (train - valid)):+d}", ha="center", fontsize=8)
-    _name_rows(list(dict.fromkeys(runs["name"])), ax, "accuracy, judged alike (numbers: gap in points)",
+    _name_rows(list(dict.fromkeys(runs["name"])), ax, "accuracy (numbers: gap in points)",
                "Training and validation")
     ax.legend(fontsize=7, loc="upper center", bbox_to_anchor=(0.5, -0.22), ncols=2, frameon=False)
 

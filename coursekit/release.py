@@ -4,6 +4,7 @@
 __all__ = []
 
 # %% ../nbs/kit/33_release.ipynb #ca306eb4
+import copy
 import hashlib
 import json
 import os
@@ -11,6 +12,8 @@ import posixpath
 import re
 import symtable
 from pathlib import Path
+from textwrap import indent
+from urllib.parse import urlencode
 
 from .files import CourseError, atomic_path, short_path
 from .machine import check_run_extra
@@ -157,6 +160,49 @@ def _student_version(nb,    # a lesson; is changed
         _add_badge(nb, path.name, place)
     return nb
 
+# %% ../nbs/kit/33_release.ipynb #88a43d6d
+def _hub_link(hub,  # its address, such as https://hub.example.edu
+              repo, branch, folder, name):
+    "Where a hub with nbgitpuller gets the release, or what is new in it, and opens a lesson."
+    opened = "/".join(filter(None, ("lab/tree", repo.partition("/")[2], folder.strip("/"), name)))
+    query = urlencode({"repo": f"https://github.com/{repo}", "branch": branch, "urlpath": opened})
+    return f"{hub.rstrip('/')}/hub/user-redirect/git-pull?{query}"
+
+
+_INSTALL = re.compile(r"^(?P<space> *)%pip install -q \S*/coursekit/\S*\.tar\.gz$", re.MULTILINE)
+_WHEEL = """
+from pathlib import Path
+wheel = next(Path("/kaggle/input").rglob("coursekit-*.whl"), None)
+assert wheel, "Add the dataset {user}/coursekit to this notebook's input: it holds the kit."
+%pip install -q --no-index {{wheel}}
+""".strip()
+
+
+def _kaggle_files(lessons, # {file name: notebook as students get it}
+                  user,    # on Kaggle
+                 ) -> dict: # {name: bytes}
+    "Folders to push to Kaggle: each lesson, which installs the kit without internet, and the dataset for its wheel."
+    dataset = {"title": "coursekit", "id": f"{user}/coursekit", "licenses": [{"name": "other"}],
+               "description": "The wheel of coursekit (Apache-2.0), for notebooks without internet."}
+    files = {"kaggle/coursekit/dataset-metadata.json": dataset}
+    for name in lessons:
+        title = f"coursekit {name.removesuffix('.ipynb').replace('_', ' ')}"
+        files[f"kaggle/{Path(name).stem}/kernel-metadata.json"] = {
+            "id": f"{user}/{title.lower().replace(' ', '-')}", "title": title, "code_file": name, "language": "python",
+            "kernel_type": "notebook", "is_private": True, "enable_gpu": False, "enable_internet": False,
+            "dataset_sources": [dataset["id"]], "competition_sources": [], "kernel_sources": [], "model_sources": []}
+    files = {name: (json.dumps(facts, indent=1) + "\n").encode() for name, facts in files.items()}
+    return files | {f"kaggle/{Path(name).stem}/{name}": _text(_for_kaggle(nb, user)) for name, nb in lessons.items()}
+
+
+def _for_kaggle(nb, user):
+    "A copy of a lesson whose install cell takes the wheel from the dataset."
+    nb = copy.deepcopy(nb)
+    for cell in nb.cells:
+        if cell.cell_type == "code":
+            cell.source = _INSTALL.sub(lambda m: indent(_WHEEL.format(user=user), m["space"]), cell.source)
+    return nb
+
 # %% ../nbs/kit/33_release.ipynb #6214f93d
 _MANIFEST = ".release.json"  # the files of a release, with their checksums
 
@@ -174,12 +220,13 @@ def _write_files(files, # {name: bytes}
             raise CourseError(f"{short_path(out / name)} was changed since it was released: move it away or delete it, "
                               "then release again; nothing was written.")
     with atomic_path(out) as part:
-        part.mkdir()
         for name, data in files.items():
+            (part / name).parent.mkdir(parents=True, exist_ok=True)
             (part / name).write_bytes(data)
         (part / _MANIFEST).write_text(json.dumps(digests, indent=1) + "\n")
         if out.exists():
             for name in *files, _MANIFEST:
+                (out / name).parent.mkdir(parents=True, exist_ok=True)
                 os.replace(part / name, out / name)
             for name in earlier.keys() - files.keys():
                 (out / name).unlink(missing_ok=True)
@@ -189,7 +236,7 @@ def _read_manifest(out) -> dict: # {name: checksum}
     "The files of the release in `out`, if any; `CourseError` where `out` holds other things."
     try:
         return {name: digest for name, digest in json.loads((out / _MANIFEST).read_text()).items()
-                if Path(name).name == name}
+                if not Path(name).is_absolute() and ".." not in Path(name).parts}
     except (FileNotFoundError, NotADirectoryError, ValueError, AttributeError):
         pass
     if out.exists() and (not out.is_dir() or any(not p.name.startswith(".") for p in out.iterdir())):
@@ -203,21 +250,26 @@ def write_release(paths,         # the lessons
                   repo,          # OWNER/NAME on GitHub, where `out` will be pushed
                   branch="main", # its branch
                   folder="",     # where `out` will be in it; '': at its top
+                  hub="",        # a JupyterHub with nbgitpuller, for links that open the lessons there
+                  kaggle="",     # a user of Kaggle, for folders to push there
                  ):
     "Write lessons for students: solutions out, checks kept, badges that open them from `repo`."
     place = _location(repo, branch, folder)
+    _check_places(hub, kaggle)
     check_run_extra("nbconvert")
     if (paths[0].absolute().parent / _MANIFEST).exists():
         raise CourseError("These lessons are a release already: release from a clone of the course.")
-    names, files, rows, homes = {p.name for p in paths}, {}, [], {}
+    names, given, rows, homes = {p.name for p in paths}, {}, [], {}
     for path in paths:
         nb = read_notebook(path)
         homes[path] = _find_badge(nb, path)
-        files[path.name] = _text(_student_version(nb, path, names, place))
-        rows.append(_row(nb, path.name, place))
+        given[path.name] = _student_version(nb, path, names, place)
+        on_hub = f" [on our hub]({_hub_link(hub, repo, branch, folder, path.name)})" if hub else ""
+        rows.append(_row(nb, path.name, _badge(place, path.name) + on_hub))
+    files = {name: _text(nb) for name, nb in given.items()} | (_kaggle_files(given, kaggle) if kaggle else {})
     if license := _find_license(homes):
         files["LICENSE"] = license.read_bytes()
-    files["README.md"] = _readme(rows, homes, license)
+    files["README.md"] = _readme(rows, homes, license, kaggle)
     _write_files(files, Path(out).expanduser().resolve())
 
 
@@ -230,6 +282,14 @@ def _location(repo, branch, folder) -> str: # OWNER/NAME/blob/BRANCH, and perhap
         if not re.fullmatch(pattern, value):
             raise CourseError(f"--{option} {value!r}: write {wanted}.")
     return "/".join(filter(None, (repo, "blob", branch, folder.strip("/"))))
+
+
+def _check_places(hub, kaggle):
+    "Fail in words where one is no address of a hub, or no name of a user."
+    if hub and not re.fullmatch(r"https?://[^\s?#]+", hub):
+        raise CourseError(f"--hub {hub!r}: write its address, such as https://hub.example.edu.")
+    if kaggle and not re.fullmatch(r"[a-z0-9-]+", kaggle):
+        raise CourseError(f"--kaggle {kaggle!r}: write your user name, as in kaggle.com/NAME.")
 
 
 def _find_license(homes, # {lesson: `_find_badge` of it}
@@ -247,14 +307,14 @@ def _text(nb):
     return (nbformat.writes(nb) + "\n").encode()
 
 
-def _row(nb, name, place):
-    "A lesson's line in the README: title and badge."
+def _row(nb, name, opens):
+    "A lesson's line in the README: title, and what opens it."
     text = next((c.source for c in nb.cells if c.cell_type == "markdown"), "")
     title = text.lstrip("# ").split("\n")[0]
-    return f"| [{name.removesuffix('.ipynb')}]({name}) | {title} | {_badge(place, name)} |"
+    return f"| [{name.removesuffix('.ipynb')}]({name}) | {title} | {opens} |"
 
 
-def _readme(rows, homes, license):
+def _readme(rows, homes, license, kaggle):
     "The README of a release."
     courses = dict.fromkeys(home[:2] for home in homes.values() if home)
     source = " and ".join(f"[{course}](https://github.com/{course}/tree/{tag}), {tag}" for course, tag in courses)
@@ -264,4 +324,15 @@ def _readme(rows, homes, license):
                       "Open a lesson from its badge and run it from the top; its first code cell installs what it "
                       "needs. An exercise is done when its check says *right*.", "",
                       f"The lessons{f', but for {own},' * bool(own and source)} are {', '.join(filter(None, said))}.",
-                      ""]).encode()
+                      *([""] + _KAGGLE.splitlines() if kaggle else []), ""]).encode()
+
+
+_KAGGLE = """
+On Kaggle, without internet: `kaggle/` has a folder for each lesson, and one for the wheel that they install.
+
+```
+pip install kaggle && pip download --no-deps coursekit -d kaggle/coursekit   # or a wheel of your own
+kaggle datasets create -p kaggle/coursekit
+kaggle kernels push -p kaggle/00_start                                       # each lesson's folder
+```
+""".strip()

@@ -399,8 +399,7 @@ def _say_squares(title, side):
 
 # %% ../nbs/kit/07_splits.ipynb #b6dbdb22
 def kfold_splits(splits, n_splits=5, n_repeats=1, seed=0,
-                 keep_test=False, # True deals what is for training and validation; False: the test part too, for
-                                  # sets too small to spare one
+                 keep_test=False, # True leaves the test part as it is; False deals it too, for sets too small for one
                 ) -> list[Splits]:
     """Repeated stratified folds: each is the validation part once and the rest trains; unlabeled images stay that,
     and test is as it was or empty."""

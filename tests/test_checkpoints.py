@@ -330,3 +330,9 @@ def test_a_new_machine_goes_on_from_the_runs_folder(place, monkeypatch, capsys):
     whole = quiet(learner(s, net(), place, bs=32, opt=opt, fresh=True), 3, 0.05)
     assert again.recorder.values == whole.recorder.values and all(map(torch.equal, again.model.parameters(),
                                                                       whole.model.parameters()))
+
+
+def test_a_probe_is_alike_on_another_number_of_threads_and_not_on_another_model():
+    probe = [torch.linspace(-2, 2, 20)]
+    assert checkpoints._alike([probe[0] + 5e-4], probe)  # what batch norm makes of round-off, measured on CIFAR-10
+    assert not checkpoints._alike([probe[0] * 1.02], probe) and not checkpoints._alike([], probe)

@@ -1,258 +1,46 @@
-"The questions that 01_data asks of a set: each answer is held against data made to have a known one."
-import io
+"What 01_data itself exports: a split by numbers of images. (Its machinery is in quality, curves, stats and widgets.)"
 import math
-from dataclasses import replace
 
-import numpy as np
-import pandas as pd
 import pytest
-from PIL import Image
 
-from coursekit.data import (
-    audit,
-    class_counts,
-    extrapolate_learning_curve,
-    imbalance_ratio,
-    learning_curve,
-    near_duplicates,
-    pair_sheet,
-    patch_features,
-    resolution_sheet,
-    ridge_classifier,
-    split_names,
-    suggest_split,
-)
-from coursekit.datasets import cifar10, hippocampus, pets
+from coursekit import data
+from coursekit.data import suggest_split
 from coursekit.files import CourseError
-from coursekit.splits import Splits, subsample
-
-
-def as_splits(images, valid=(), test=()):
-    "Images without classes, all for training but for some."
-    n = len(images)
-    parts = [np.setdiff1d(np.arange(n), [*valid, *test]), np.array(valid, int), np.array(test, int)]
-    return Splits("made", images, np.zeros(n, int), ["a"], [f"{i}.png" for i in range(n)], *parts, "")
-
-
-# Resolution
-
-def test_a_sheet_has_a_row_a_size(ws):
-    splits = pets(ws, size=64, target="species")
-    figure = resolution_sheet(splits, splits.test[:3], sizes=(8, 16))
-    assert len(figure.axes) == 6 and "stand-in" in figure._suptitle.get_text()
-
-
-# Balance and duplicates
-
-def test_imbalance_ratio(ws):
-    made = replace(cifar10(ws), labels=np.array([0, 0, 0, 1, 1]), classes=["a", "b"], train=np.array([0, 1, 2, 3]),
-                   valid=np.array([4]), test=np.array([], int))
-    assert imbalance_ratio(made) == 3
-
-
-@pytest.mark.parametrize("count", [class_counts, imbalance_ratio])
-def test_what_counts_classes_wants_one_label_an_image(ws, count):
-    one = cifar10(ws)
-    several = replace(one, labels=np.eye(10, dtype=np.uint8)[one.labels])
-    for splits, has in (hippocampus(ws), "masks"), (several, "several labels an image"):
-        with pytest.raises(CourseError, match=f"^{count.__name__} wants one label an image .* has {has}: "):
-            count(splits)
-
-
-CHANGES = {"the same": lambda im: im, "brighter": lambda im: Image.eval(im, lambda v: min(255, v + 30)),
-           "more contrast": lambda im: Image.eval(im, lambda v: int(max(0, min(255, 1.3 * v - 40)))),
-           "cropped": lambda im: im.crop((1, 1, 31, 31)).resize((32, 32), Image.Resampling.BICUBIC),
-           "compressed": lambda im: as_jpeg(im, 60)}
-
-
-def as_jpeg(image, quality):
-    box = io.BytesIO()
-    image.save(box, "jpeg", quality=quality)
-    return Image.open(box)
-
-
-@pytest.mark.parametrize("change", CHANGES)
-def test_a_changed_copy_is_found_and_nothing_else(change, photos):
-    copy = np.asarray(CHANGES[change](Image.fromarray(photos[7])))
-    pairs = near_duplicates(as_splits(np.concatenate([photos, copy[None]])))
-    assert pairs[["first", "second"]].to_numpy().tolist() == [[7, 60]]
-
-
-def test_duplicates_among_images_of_different_sizes(photos):
-    images = np.empty(4, object)
-    for i, im in enumerate([photos[0], photos[1], np.kron(photos[0], np.ones((3, 3, 1), np.uint8)),
-                            np.zeros((50, 20, 3), np.uint8)]):
-        images[i] = im
-    assert near_duplicates(as_splits(images))[["first", "second"]].to_numpy().tolist() == [[0, 2]]
-
-
-def test_a_frame_does_not_make_two_pictures_one(photos):
-    framed = photos[:2].copy()
-    framed[:, [0, 1, 2, 3, -4, -3, -2, -1]] = 255
-    framed[:, :, [0, 1, 2, 3, -4, -3, -2, -1]] = 255
-    assert len(near_duplicates(as_splits(framed), limit=0.5)) == 0
-
-
-def test_a_set_that_looks_all_alike_stays_in_memory():
-    rng = np.random.default_rng(0)
-    base = rng.integers(0, 256, (32, 32, 3))
-    noisy = (base + rng.normal(0, 60, (1500, 32, 32, 3))).clip(0, 255).astype(np.uint8)
-    assert near_duplicates(as_splits(noisy)).similarity.between(0.9, 1).all()
-
-
-def test_blank_images_are_no_duplicates_of_all(photos):
-    blank = np.full((2, 32, 32, 3), 200, np.uint8)
-    assert len(near_duplicates(as_splits(np.concatenate([photos, blank])))) == 0
-
-
-def test_duplicates_say_where_they_are(photos):
-    images = np.concatenate([photos[:3], photos[:3]])
-    pairs = near_duplicates(as_splits(images, valid=[3], test=[1, 4, 5])).set_index("first")["where"]
-    assert pairs.to_dict() == {0: "train and valid", 1: "inside test", 2: "train and test"}
-    with pytest.raises(CourseError, match="The limit is 90"):
-        near_duplicates(as_splits(images), limit=90)
-    assert len(near_duplicates(as_splits(photos[:1]))) == 0
-
-
-def test_duplicates_across_blocks(photos):
-    rng = np.random.default_rng(1)
-    many = rng.integers(0, 256, (4100, 32, 32, 3), np.uint8)
-    many[4050] = many[10]
-    many[2001] = many[1999]
-    assert sorted(near_duplicates(as_splits(many))[["first", "second"]].to_numpy().tolist()) == [[10, 4050],
-        [1999, 2001]]
-
-
-def test_pairs_are_shown_with_their_parts(ws):
-    splits = cifar10(ws)
-    pairs = pd.DataFrame({"first": [splits.train[0]], "second": [splits.test[0]], "similarity": [0.95]})
-    assert pair_sheet(splits, pairs, "a pair").axes[0].get_title() == "train / test, 0.950"
-    assert (split_names(splits)[splits.valid] == "valid").all()
-    pair_sheet(splits, pairs.head(0), "none")
-
-
-# How much is enough
-
-def test_more_data_finds_a_known_law():
-    rng, sizes = np.random.default_rng(0), [100, 200, 400, 800, 1600]
-    law = lambda n: 1 - (0.1 + 2 * n**-0.4)
-    rows = [(n, k, law(n) + rng.normal(0, 0.003)) for n in sizes for k in range(5)]
-    ahead = extrapolate_learning_curve(pd.DataFrame(rows, columns=["n", "repeat", "accuracy"]))
-    assert ahead["n"] == 3200 and ahead["low"] < law(3200) < ahead["high"] and ahead["high"] - ahead["low"] < 0.05
-    assert abs(ahead["accuracy"] - law(3200)) < 0.02
-
-
-@pytest.mark.slow
-def test_the_interval_of_more_data_covers_the_truth():
-    law, sizes, hits = lambda n: 1 - (0.1 + 2 * n**-0.4), [100, 200, 400, 800, 1600], 0
-    for seed in range(30):
-        rng = np.random.default_rng(seed)
-        curve = pd.DataFrame([(n, k, law(n) + rng.normal(0, 0.01)) for n in sizes for k in range(5)],
-                             columns=["n", "repeat", "accuracy"])
-        ahead = extrapolate_learning_curve(curve, draws=60)
-        hits += ahead["low"] < law(3200) + rng.normal(0, 0.01) < ahead["high"]
-        assert ahead["high"] - ahead["low"] > 0.02, "the spread of single subsets is in it"
-    assert hits >= 25
-
-
-def test_more_data_needs_four_sizes():
-    with pytest.raises(CourseError, match="3 sizes .* measure 4 sizes or more"):
-        extrapolate_learning_curve(pd.DataFrame([(n, k, 0.5) for n in (1, 2, 4) for k in range(3)],
-                                                columns=["n", "repeat", "accuracy"]))
-    with pytest.raises(CourseError, match="1 subsets of each size"):
-        extrapolate_learning_curve(pd.DataFrame([(n, 0, 0.5) for n in (1, 2, 4, 8)],
-                                                columns=["n", "repeat", "accuracy"]))
-
-
-def test_the_fast_model_learns_and_more_examples_help(ws):
-    splits = cifar10(ws)
-    features = patch_features(splits.images, n_filters=16)
-    assert features.shape == (len(splits.images), 128) and features.dtype == np.float32
-    curve = learning_curve(features, splits.labels, splits.train, splits.valid, [30, 60, 200, 400], repeats=3)
-    means = curve.groupby("n").accuracy.mean()
-    assert means.index.tolist() == [30, 60, 200, 400] and means.iloc[-1] > means.iloc[0] + 0.1
-    with pytest.raises(CourseError, match="largest subset has 5,000 examples and there are 450"):
-        learning_curve(features, splits.labels, splits.train, splits.valid, [5000])
-    with pytest.raises(CourseError, match=r"sizes are \[0.1, 0.5\]"):
-        learning_curve(features, splits.labels, splits.train, splits.valid, [0.1, 0.5])
-    shuffled = np.random.default_rng(0).permutation(splits.labels)
-    assert ridge_classifier().fit(features[splits.train], shuffled[splits.train]).score(features[splits.valid],
-        shuffled[splits.valid]) < 0.35
-
-
-# Clean, split
-
-def test_audit_names_each_trouble(tmp_path):
-    Image.effect_noise((64, 64), 80).convert("RGB").save(tmp_path / "fine.jpg")
-    Image.effect_noise((64, 64), 80).convert("RGBA").save(tmp_path / "alpha.png")
-    Image.effect_noise((64, 64), 80).convert("RGB").save(tmp_path / "really.jpg", "webp")
-    Image.effect_noise((16, 16), 80).convert("RGB").save(tmp_path / "small.png")
-    (tmp_path / "empty.png").touch()
-    Image.new("RGB", (64, 64), "grey").save(tmp_path / "blank.png")
-    Image.effect_noise((64, 64), 80).convert("RGB").save(tmp_path / "nameless", "png")
-    assert audit(tmp_path, ["blank.png", "nameless"]).trouble.tolist() == ["is blank", "is PNG, not what a name "
-                                                                                       "without an ending says"]
-    [(tmp_path / name).unlink() for name in ("blank.png", "nameless")]
-    trouble = audit(tmp_path, ["fine.jpg", "alpha.png", "really.jpg", "small.png", "empty.png", "absent.png"]).trouble
-    assert trouble.tolist() == ["", "is RGBA, not RGB", "is WEBP, not JPEG", "is 16 x 16",
-                                "can't be read (UnidentifiedImageError)", "can't be read (FileNotFoundError)"]
-    assert audit(tmp_path).trouble.sort_index().tolist() == ["is RGBA, not RGB", "can't be read "
-                                                                                 "(UnidentifiedImageError)", "",
-                                                                                 "is WEBP, not JPEG", "is 16 x 16"]
-    with pytest.raises(CourseError, match="nowhere is no folder"):
-        audit(tmp_path / "nowhere")
 
 
 def test_the_split_gives_the_interval_that_it_promises():
-    for n in 20_000, 50_000, 300_000, 1_000_000, 10_000_000:
+    for n in 20_000, 60_000, 100_000, 300_000, 1_000_000, 10_000_000:
         s = suggest_split(n)
-        assert s["half_width"] <= 0.145 * s["error"] and s["train"] + s["test"] == pytest.approx(1)
+        assert s["n_train"] + s["n_valid"] + s["n_test"] == n
         assert s["half_width"] == pytest.approx(1.96 * math.sqrt(s["error"] * (1 - s["error"]) / s["n_test"]))
-    assert suggest_split(10_000)["test"] == 0.2 and suggest_split(1_000_000)["test"] == 0.02
-    assert suggest_split(1000, error=0.05)["test"] == 0.2 and suggest_split(100_000,
-                                                                            error=0.2)["test"] < suggest_split(100_000,
-                                                                                error=0.02)["test"]
+        assert s["half_width"] <= min(0.01, 0.13 * s["error"]) * 1.001 or s["n_test"] in (20_000, n // 5)
+    assert suggest_split(10_000)["split"] == "64/16/20" and suggest_split(1_000_000)["split"] == "96/2/2"
+
+
+def test_a_large_error_does_not_make_a_small_test_set():
+    wrong, right = suggest_split(60_000, error=0.4), suggest_split(60_000, error=0.05)
+    assert wrong["n_test"] > 9_000 and wrong["half_width"] <= 0.01
+    assert right["half_width"] <= 0.13 * 0.05 < 0.01
+
+
+def test_both_limits_hold_and_are_said():
+    few, many = suggest_split(1000, error=0.05), suggest_split(10**8)
+    assert few["n_test"] == 200 and few["n_valid"] == 160 and "20% of them, no more" in few["why"]
+    assert many["n_test"] == many["n_valid"] == 20_000 and "the cap" in many["why"]
+    enough = suggest_split(100_000)["why"]
+    assert "no more" not in enough and "cap" not in enough and "6,961 test images" in enough
+    assert suggest_split(10**8, cap=500)["n_test"] == 500 and suggest_split(1000, most=0.1)["n_test"] == 100
 
 
 @pytest.mark.parametrize("args, says", [((3,), "number of examples is 3"), (("100",), "number of examples is '100'"),
-                                        ((1000, None, 0), "precision is 0"), ((1000, None, 0.1, 2), "most is 2"),
+                                        ((1000, None, 0), "half_width is 0"), ((1000, None, 0.1, 2), "most is 2"),
+                                        ((1000, None, 0.1, 0.2, 0), "cap is 0"),
                                         ((1000, 0), "The error is 0"), ((1000, 1.5), "a rate between 0 and 1")])
 def test_a_split_of_nonsense_is_a_sentence(args, says):
     with pytest.raises(CourseError, match=says):
         suggest_split(*args)
 
 
-def test_the_audit_judges_what_the_loader_reads(tmp_path):
-    rng = np.random.default_rng(0)
-    deep = rng.integers(0, 65536, (64, 64))
-    Image.fromarray(deep.astype(np.uint16)).save(tmp_path / "deep.png")
-    Image.fromarray((deep // 16).astype(np.uint16)).save(tmp_path / "twelve.tif")
-    Image.fromarray((deep / 65535).astype(np.float32)).save(tmp_path / "float.tif")
-    shape = np.zeros((64, 64, 4), np.uint8)
-    shape[16:48, 16:48, 3] = 255
-    Image.fromarray(shape).save(tmp_path / "silhouette.png")
-    alike = np.zeros((64, 64, 3), np.uint8)
-    alike[:, :32], alike[:, 32:] = (255, 0, 0), (0, 130, 0)  # of one grey
-    Image.fromarray(alike).save(tmp_path / "colors.png")
-    assert audit(tmp_path).trouble.to_dict() == {"colors.png": "", "deep.png": "is I;16, not RGB",
-                                                 "twelve.tif": "is I;16, not RGB",
-                                                 "float.tif": "is F, not RGB", "silhouette.png": "is RGBA, not RGB"}
-    Image.fromarray((deep // 256).astype(np.uint16)).save(tmp_path / "deep.png")
-    shape[..., :3] = 255  # white on white
-    Image.fromarray(shape).save(tmp_path / "silhouette.png")
-    assert audit(tmp_path, ["deep.png", "silhouette.png"]).trouble.tolist() == ["is I;16, not RGB; is blank when it is "
-                                                                                "cut to 8 bits",
-                                                                                "is RGBA, not RGB; is blank"]
-
-
-def test_duplicates_of_images_in_no_part_or_without_labels(ws):
-    splits = cifar10(ws)
-    few = subsample(replace(splits, images=splits.images.copy()), 0.5)
-    out = np.setdiff1d(splits.train, few.train)[0]
-    few.images[out] = few.images[few.test[0]]
-    unlabeled = replace(few, unlabeled=np.array([out]))
-    for s, where in (few, "test and no part"), (unlabeled, "test and unlabeled"):
-        pair = near_duplicates(s, 0.999).iloc[0]
-        assert {pair["first"], pair["second"]} == {out, few.test[0]} and pair["where"] == where
-    masks = replace(few, labels=np.zeros((len(few.images), 32, 32), np.uint8), classes=["none", "some"])
-    assert near_duplicates(masks, 0.999).same_label.iloc[0]
+def test_what_students_import_from_the_lesson_is_there():
+    assert not [name for name in data.__all__ if not hasattr(data, name)]
+    assert {"near_duplicates", "audit", "learning_curve", "images_to_tell", "accept_threshold"} <= set(data.__all__)

@@ -1,9 +1,12 @@
 """Downloads from hosts that are dead, wrong, slow or cut off, and kills half-way; and the catalogue: every name of the
 course briefs, each fact with its source, one page of links, and what can really be loaded."""
+import ast
 import codecs
 import contextlib
 import hashlib
 import http.server
+import importlib
+import inspect
 import io
 import json
 import os
@@ -31,7 +34,7 @@ from coursekit.files import CourseError
 from coursekit.workspace import sources
 
 sys.path.insert(0, str(ROOT / "tools"))
-from data_links import links
+from data_links import COLUMNS, START, TABLES, links
 
 CONTENT = {f"set/{i % 7}/{i}.bin": np.random.default_rng(i).bytes(3000) for i in range(400)}
 
@@ -605,7 +608,7 @@ TASKS = {"image classification", "object detection", "segmentation", "faces", "p
          "speech and music", "computational biology", "recommendation", "generative models", "adversarial examples",
          "style transfer", "medical images",
          "reinforcement learning", "regression", "course"}
-WAYS = {"coursekit", "torchvision", "torchaudio", "fastai", "hub", "pip", "web", "form", "login"}
+WAYS = {"coursekit", "torchvision", "torchaudio", "fastai", "hub", "pip", "web", "form", "login", "none"}
 
 
 @pytest.mark.parametrize("brief", NAMED)
@@ -661,8 +664,61 @@ def test_the_torchvision_classes_and_fastai_urls_exist():
     assert not [(n, w) for n, w in ways("fastai") if not hasattr(URLs, re.search(r"URLs\.(\w+)", w)[1])]
 
 
+# The page
+
+PAGE = (ROOT / "data_links.md").read_text()
+ROWS = [[cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]] for line in PAGE.splitlines()
+        if line.startswith("| [")]
+
+
 def test_data_links_is_written_from_the_catalogue():
-    page = (ROOT / "data_links.md").read_text()
-    assert page == links(TABLE), "run make export"
-    assert page.index("VSE Drive folder") < page.index("## Adversarial examples") \
-        and all(f"**[{name}](" in page for name in TABLE.index)
+    assert PAGE == links(TABLE), "run make export"
+
+
+def test_data_links_has_each_set_once_in_a_whole_row():
+    heads = [line for line in PAGE.splitlines() if line.startswith("| set ")]
+    assert len(set(heads)) == 1 and {len(row) for row in ROWS} == {heads[0].count("|") - 1} == {len(COLUMNS)}
+    assert sorted(row[0] for row in ROWS) == sorted(f"[{name}]({home})" for name, home in TABLE.home.items())
+    assert all(name and licence and load and commercial in ("yes", "no", "unclear")
+               for name, _, _, licence, commercial, load in ROWS)
+    assert all(PAGE.count(f"- **{name}**: ") == 1 for name in TABLE.index)
+
+
+def test_data_links_begins_with_six_that_the_kit_loads():
+    six = ROWS[:6]
+    assert [row[0].split("]")[0][1:] for row in six] == list(START) and all("`coursekit." in row[5] for row in six)
+    assert {row[0].split("]")[0][1:] for row in ROWS if "`coursekit." in row[5]} >= set(sources())
+
+
+def test_data_links_tables_hold_all_tasks_and_each_fold_is_closed():
+    assert {task for its in TABLES.values() for task in its} == TASKS
+    assert PAGE.count("<details><summary>Pitfalls</summary>\n\n") == PAGE.count("\n\n</details>\n") == len(TABLES) + 1
+
+
+def test_data_links_names_no_source_and_no_list_of_mirrors():
+    shown = set(re.findall(r"https?://[^\s)`]+", PAGE))
+    asked = {u for cell in TABLE.source for u in cell.split("; ")} - set(TABLE.home)
+    assert not shown & asked and not re.search("cvpapers|yacvid|paperswithcode", PAGE)
+    assert "https://cs230.stanford.edu/past-projects" in PAGE
+
+
+def test_the_same_licence_is_judged_alike():
+    alike = TABLE.groupby("licence").commercial.nunique()
+    assert (alike == 1).all(), alike[alike > 1]
+    assert set(TABLE.commercial[TABLE.licence.str.startswith("CC BY-SA")]) == {"yes"}
+    assert not (TABLE.commercial[TABLE.licence.str.contains("non-commercial|CC BY-NC|research only")] == "yes").any()
+
+
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: row[0].split("]")[0][1:])
+def test_a_line_to_load_of_data_links_can_be_pasted(row):
+    line = row[5].split("`")[1] if row[5].startswith("`") else ""
+    if not line:
+        assert re.match(r"by hand.*: \[[\w.-]+\]\(https?://|withdrawn", row[5])
+        return
+    if line.split()[0] in ("curl", "git", "pip", "kaggle"):
+        return
+    call = ast.parse(line, mode="eval").body
+    module, name = ast.unparse(call.func).rsplit(".", 1)
+    if module.split(".")[0] in ("coursekit", "torchvision", "sklearn"):
+        of = {word.arg: ast.literal_eval(word.value) for word in call.keywords}
+        inspect.signature(getattr(importlib.import_module(module), name)).bind(*call.args, **of)

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from coursekit.files import CourseError
-from coursekit.functions import fit_function, mlp, write_submission
+from coursekit.functions import fit_function, fit_starts, lorenz96, mlp, neuron_sensitivity, write_submission
 
 
 def test_an_mlp_learns_a_line_and_counts():
@@ -19,6 +19,82 @@ def test_an_mlp_learns_a_line_and_counts():
     for values in x[:, 0], np.hstack([x, x]):
         with pytest.raises(CourseError, match="makes a column"):
             fit_function(mlp(1, [4]), x, values, x, values)
+
+
+def seeded(widths, seeds=range(3), n_in=2, n_out=2):
+    "A network from each seed."
+    models = []
+    for seed in seeds:
+        torch.manual_seed(seed)
+        models.append(mlp(n_in, widths, n_out))
+    return models
+
+
+def test_starts_that_are_fitted_together_are_as_if_alone():
+    x = np.random.default_rng(0).normal(size=(40, 2))
+    y = np.stack([np.sin(x[:, 0]), x[:, 0] * x[:, 1]], 1)
+    points = x[:30], y[:30], x[30:], y[30:]
+    models, others = seeded([8, 8]), seeded([8, 8])
+    together = fit_starts(models, *points, n_steps=100)
+    alone = np.stack([fit_function(model, *points, n_steps=100) for model in others], 1)
+    assert together.shape == (2, 3, 10) and np.allclose(together, alone, rtol=1e-2)
+    for model, other in zip(models, others):  # the networks themselves have learned
+        assert torch.allclose(model(torch.ones(1, 2)), other(torch.ones(1, 2)), atol=1e-2)
+    assert len({model(torch.ones(1, 2))[0, 0].item() for model in models}) == 3
+    assert (together[0, :, -1] < together[0, :, 0]).all()
+
+
+def test_steps_that_take_some_points_take_others_each_time():
+    x = np.linspace(-1, 1, 200)[:, None]
+    torch.manual_seed(0)
+    losses, valid = fit_starts(seeded([16], n_in=1, n_out=1), x, x**2, x, x**2, 400, lr=1e-2, bs=8)
+    assert (valid[:, -1] < 0.01).all() and not np.allclose(losses[:, 1], valid[:, 1], rtol=0.01)
+
+
+def test_networks_of_different_shapes_are_refused():
+    x = np.zeros((4, 2))
+    for models in seeded([4]) + seeded([5]), seeded([4]) + seeded([4, 4]), []:
+        with pytest.raises(CourseError, match="networks differ in shape, or there are none"):
+            fit_starts(models, x, x, x, x)
+    with pytest.raises(CourseError, match="4 inputs for 3 values"):
+        fit_starts(seeded([4]), x, x[1:], x, x)
+    with pytest.raises(CourseError, match="makes a column"):
+        fit_starts(seeded([4]), x, x[:, :1], x, x)
+
+
+def test_the_ring_is_a_flow():
+    x = np.random.default_rng(0).uniform(-3, 8, (20, 5))
+    assert np.allclose(lorenz96(x, 1e-6), x, atol=1e-3)
+    assert np.allclose(lorenz96(lorenz96(x, 0.1), 0.2), lorenz96(x, 0.3), atol=1e-3)
+    slope = (lorenz96(x, 1e-3) - x) / 1e-3
+    first = (x[:, 1] - x[:, 3]) * x[:, 4] - x[:, 0] + 8  # places -2 and -1 of a ring of five are 3 and 4
+    assert np.allclose(slope[:, 0], first, rtol=0.05, atol=0.5)
+    still = lorenz96(np.full((2, 4), 5.), 50, force=0.)
+    assert np.allclose(still, 0, atol=1e-3), "friction stops what nothing drives"
+    for wrong in x[0], x[:, :3], x[:0]:
+        with pytest.raises(CourseError, match="at least 4 places"):
+            lorenz96(wrong)
+
+
+def test_sensitivity_is_that_of_one_neuron_at_a_time():
+    model, x = seeded([6, 4], [0])[0], torch.randn(30, 2, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        model[2].weight[:, 3] = 0  # the fourth unit of the first layer leads nowhere
+        model[2].bias[1] = -100    # the second unit of the second one is never on
+    first, second = neuron_sensitivity(model, x)
+    assert first.shape == (6,) and second.shape == (4,) and first[3] == second[1] == 0
+    assert (first[[0, 1, 2, 4, 5]] >= 0).all() and first.max() > 0 and second.max() > 0
+    assert all(np.array_equal(a, b) for a, b in zip((first, second), neuron_sensitivity(model, x)))
+    assert not np.array_equal(first, neuron_sensitivity(model, x, seed=1)[0])
+    assert not neuron_sensitivity(model, x, amount=0.)[0].any()
+    g, before = torch.Generator().manual_seed(0), model(x)  # one unit, by hand
+    weight, bias = (p * (1 + 0.1 * torch.randn(p.shape, generator=g)) for p in model[0].parameters())
+    with torch.no_grad():
+        model[0].weight[2], model[0].bias[2] = weight[2], bias[2]
+        by_hand = (model(x) - before).square().mean().sqrt()
+        fresh = seeded([6, 4], [0])[0]
+        fresh[2].weight[:, 3], fresh[2].bias[1] = 0, -100
+    assert np.isclose(neuron_sensitivity(fresh, x, n_draws=1)[0][2], by_hand.item(), rtol=1e-4)
 
 
 SAMPLE = pd.DataFrame({"id": [3, 1, 2], "y": 0.0})

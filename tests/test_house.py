@@ -85,7 +85,7 @@ def test_no_lesson_imports_another(path):
     ("baseline", "simple_baselines evaluate_test history plot_top_losses calibration_curve train_baseline vgg"),
     ("ablate", "TrainAccuracy ablate augmentations config_diff plot_curves plot_dots plot_networks plot_gaps "
                "evaluate_test_once network plot_comparison schedule count_params_flops train_variant summarize"),
-    ("functions", "fit_function mlp write_submission")])
+    ("functions", "fit_function fit_starts lorenz96 mlp neuron_sensitivity write_submission")])
 def test_what_students_import_from_a_lesson_is_there(lesson, names):
     there = importlib.import_module(f"coursekit.{lesson}")
     assert set(names.split()) <= set(there.__all__) and all(hasattr(there, n) for n in there.__all__)

@@ -1,9 +1,11 @@
 "The students' release: what is in it, where its links lead, what it refuses, and that nothing of a person's is lost."
 import errno
+import json
 import re
 import subprocess
 import sys
 from pathlib import Path
+from urllib.parse import parse_qs
 
 import nbformat
 import pytest
@@ -298,6 +300,54 @@ def test_a_badge_of_ones_own_course_is_not_taken_for_the_courses(course):
     write_release(lessons(course), course / "out", "me/my-course")
     readme = (course / "out" / "README.md").read_text()
     assert f"those of {OURS} and [me/mine](https://github.com/me/mine/tree/main), main, without" in readme
+
+
+# A hub, and Kaggle
+
+INSTALLS = cell("import importlib.util\n\nif importlib.util.find_spec(\"coursekit\") is None:\n    %pip install -q "
+                "https://github.com/coursekit/coursekit/archive/refs/tags/v0.1.0.tar.gz")
+
+
+def test_a_hub_opens_each_lesson_where_it_pulls_it(course):
+    write_release(lessons(course), course / "out", "me/my-course", "spring/2027", "a/b", hub="https://hub.example.edu/x/")
+    link = re.search(r"\[on our hub\]\((\S+)\)", (course / "out" / "README.md").read_text())[1]
+    address, _, query = link.partition("?")
+    assert address == "https://hub.example.edu/x/hub/user-redirect/git-pull"
+    assert parse_qs(query) == {"repo": ["https://github.com/me/my-course"], "branch": ["spring/2027"],
+                               "urlpath": ["lab/tree/my-course/a/b/00_twice.ipynb"]}
+
+
+def test_kaggle_gets_a_folder_for_each_lesson_and_one_for_the_wheel(course):
+    nbformat.write(lesson(INSTALLS), course / "nbs" / "00_twice.ipynb")
+    write_release(lessons(course), out := course / "out", "me/my-course", kaggle="me")
+    facts = json.loads((out / "kaggle" / "00_twice" / "kernel-metadata.json").read_text())
+    assert facts["id"] == "me/coursekit-00-twice" and facts["title"] == "coursekit 00 twice"
+    assert facts["enable_internet"] is False and facts["dataset_sources"] == ["me/coursekit"]
+    given = read_notebook(out / "kaggle" / "00_twice" / facts["code_file"])
+    code = "\n".join(c.source for c in given.cells)
+    assert "github.com/coursekit/coursekit/archive" not in code and "    %pip install -q --no-index {wheel}" in code
+    assert "return x + x" not in code
+    assert "archive/refs" in "\n".join(c.source for c in read_notebook(out / "00_twice.ipynb").cells)
+    assert json.loads((out / "kaggle" / "coursekit" / "dataset-metadata.json").read_text())["id"] == "me/coursekit"
+    (out / "kaggle" / "coursekit" / "coursekit-0.1.0-py3-none-any.whl").write_bytes(b"wheel")
+    write_release(lessons(course), out, "me/my-course")  # without Kaggle: its files go, the wheel stays
+    assert [p.name for p in (out / "kaggle").rglob("*") if p.is_file()] == ["coursekit-0.1.0-py3-none-any.whl"]
+
+
+@pytest.mark.parametrize("path", LESSONS, ids=lambda p: p.stem)
+def test_every_lesson_installs_the_wheel_on_kaggle(path):
+    nb = module._for_kaggle(read_notebook(path), "me")
+    code = [c.source for c in nb.cells if c.cell_type == "code"]
+    assert sum("--no-index {wheel}" in source for source in code) == 1
+    assert not any("archive/refs/tags" in source for source in code)
+
+
+@pytest.mark.parametrize("option, value", [("hub", "hub.example.edu"), ("hub", "https://a b"), ("kaggle", "a/b"),
+                                           ("kaggle", "Me")])
+def test_a_wrong_hub_or_user_is_a_sentence(course, option, value):
+    with pytest.raises(CourseError, match=f"--{option} '{value}': write "):
+        write_release(lessons(course), course / "out", "me/my-course", **{option: value})
+    assert not (course / "out").exists()
 
 
 # Written whole, and over nothing of a person's

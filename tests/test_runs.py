@@ -16,10 +16,10 @@ from torch import nn
 from coursekit.evaluate import answered_right
 from coursekit.files import CourseError
 from coursekit.learner import learner
-from coursekit.ledger import ledger, load_runs, results, right_answers
+from coursekit.ledger import ledger, load_runs, results
 from coursekit.runs import ablate, config_diff, evaluate_test_once, record, run_grid, summarize
 from coursekit.splits import kfold_splits, subsample
-from coursekit.stats import compare_paired, paired_bootstrap
+from coursekit.stats import compare_paired, paired_bootstrap, right_answers
 
 
 def test_the_ends_are_told_with_an_interval_for_all_pairs():

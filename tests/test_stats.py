@@ -9,11 +9,13 @@ from scipy.stats import chi2
 from coursekit.files import CourseError
 from coursekit.stats import (
     _unpacked,
+    accept_threshold,
     ci_half_width,
     compare_losses,
     compare_paired,
     compare_runs,
     contrasts,
+    images_to_tell,
     mcnemar,
     mean_interval,
     pack_answers,
@@ -280,3 +282,30 @@ def test_characters_of_a_passage_are_not_independent():
 def test_losses_of_other_characters_are_refused(losses):
     with pytest.raises(CourseError, match="the same seeds and characters are expected"):
         compare_losses(losses)
+
+
+# Connor (1987): z squared times the disagreement over the squared difference, a little less as the difference is known
+@pytest.mark.parametrize("difference, disagree", [(0.01, 0.02), (0.01, 0.1), (0.05, 0.3)])
+def test_the_number_of_images_goes_with_the_disagreement(difference, disagree):
+    rough = (1.959964 + 0.841621)**2 * disagree / difference**2
+    assert 0.98 * rough - difference**-1 < images_to_tell(difference, disagree) <= np.ceil(rough)
+    assert images_to_tell(difference, disagree, power=0.9) > images_to_tell(difference, disagree)
+
+
+@pytest.mark.parametrize("args", [(0, 0.1), (0.1, 0.05), (0.01, 2), (0.01, 0.1, 1)])
+def test_networks_that_cannot_differ_so_are_a_sentence(args):
+    with pytest.raises(CourseError, match="0 < difference <= disagree"):
+        images_to_tell(*args)
+
+
+@pytest.mark.parametrize("rate, accepted", [(0.3, 3), (0.1, 1), (0.35, 3)])
+def test_no_more_strangers_are_accepted_than_allowed(rate, accepted):
+    scores = np.random.default_rng(0).permutation(10) / 10
+    assert (scores > accept_threshold(scores, rate)).sum() == accepted
+    assert (np.zeros(10) > accept_threshold(np.zeros(10), rate)).sum() == 0, "ties are kept out"
+
+
+@pytest.mark.parametrize("n, rate", [(50, 0.01), (100, 0), (100, 1)])
+def test_a_rate_that_cannot_be_seen_is_a_sentence(n, rate):
+    with pytest.raises(CourseError, match="false accepts can't be seen"):
+        accept_threshold(np.arange(n), rate)

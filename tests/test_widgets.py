@@ -6,7 +6,7 @@ import pytest
 from coursekit.datasets import pets
 from coursekit.fetch import catalogue
 from coursekit.files import CourseError
-from coursekit.widgets import dataset_picker, resolution_game, resolution_score
+from coursekit.widgets import dataset_picker, resolution_game, resolution_score, resolution_sheet, widget_picture
 
 
 def play(game, splits, right):
@@ -77,3 +77,36 @@ def test_the_picker_filters():
 def test_the_picker_shows_names_as_text():
     row = catalogue().head(1).rename(index=lambda _: "<script>x</script>")
     assert "<script>" not in dataset_picker(row).children[1].value
+
+
+def test_a_sheet_has_a_row_a_size(ws):
+    splits = pets(ws, size=64, target="species")
+    figure = resolution_sheet(splits, splits.test[:3], sizes=(8, 16))
+    assert len(figure.axes) == 6 and "stand-in" in figure._suptitle.get_text()
+
+
+def texts(figure):
+    "All text of a figure."
+    return [t.get_text() for ax in figure.axes
+            for t in [ax._left_title, *ax.texts,
+                      *(c.get_text() for table in ax.tables for c in table.get_celld().values())]]
+
+
+def test_a_widget_is_drawn_as_it_is_at_this_moment(ws):
+    splits = pets(ws, size=64, target="species")
+    game = resolution_game(splits, sizes=(8,), n_each=4)
+    figure = widget_picture(game)
+    assert {"cat", "dog", "picture 1 of 4, 8 pixels"} <= set(texts(figure)) and len(figure.axes[0].images) == 1
+    play(game, splits, right=lambda k: True)
+    assert any("4 of 4 right" in t for t in texts(widget_picture(game)))
+
+
+def test_the_picture_of_the_picker_has_its_first_rows():
+    table = catalogue()
+    odd = table.rename(index={table.index[0]: "$a_1$ & <b>"})
+    picker = dataset_picker(odd)
+    shown = texts(widget_picture(picker))
+    assert len(odd) > 8 and f"{len(odd)} sets; the first 8:" in " ".join(shown)
+    assert {"$a_1$ & <b>", odd.index[7]} <= set(shown) and odd.index[8] not in shown
+    picker.children[0].children[0].value = "text"
+    assert any(t.startswith("task:  text") for t in texts(widget_picture(picker)))

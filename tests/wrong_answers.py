@@ -2,22 +2,21 @@
 import numpy as np
 import pandas as pd
 import torch
-from scipy.stats import binom, binomtest, chi2, norm, t, ttest_rel
+from scipy.stats import binom, binomtest, chi2, norm, ttest_rel
 from torch import nn
 from torchvision.models import get_model
 from torchvision.transforms.functional import rotate
 
 from coursekit import finetune
-from coursekit.ablate import network
 from coursekit.augment import color_jitter, random_affine, random_hflip
 from coursekit.data import near_duplicates, split_names
 from coursekit.datasets import cifar10, pets
 from coursekit.fetch import catalogue
-from coursekit.functions import mlp
-from coursekit.runs import config_diff, count_params_flops
+from coursekit.functions import lorenz96, mlp
+from coursekit.runs import config_diff
 from coursekit.splits import center_crop_all, kfold_splits
 from coursekit.stats import mcnemar, wilson_interval
-from coursekit.workspace import show_table
+from coursekit.workspace import setup, show_table
 
 
 def reached(lesson, ws): # {name: value}
@@ -49,19 +48,21 @@ def own_03(ws):
         center_crop_all(pets(ws, size=32))
     return {**vars(finetune), "get_model": get_model, "random_hflip": random_hflip, "random_affine": random_affine,
             "color_jitter": color_jitter, "pre": pre, "splits": splits, "n_epochs": 1,
-            "chosen": {}, "parts": kfold_splits(splits, 2)}
+            "chosen": {}, "parts_of_runs": lambda s: kfold_splits(s, 2), "parts": kfold_splits(splits, 2)}
 
 
 def own_04(ws):
-    "The family of networks; nothing is trained."
-    strided = {"norm": "batch", "order": "norm act pool drop", "head": "average", "pool": "strided"}
-    return {"config_diff": config_diff, "network": network, "count_params_flops": count_params_flops,
-            "first": strided["order"], "strided": strided}
+    "The configurations that the exercises vary; nothing is trained."
+    final = {"dropout": [0.2, 0.3, 0.4, 0.5], "norm": "batch", "augment": ["flip", "shift"]}
+    strided = {**final, "order": "norm act pool drop", "head": "average", "pool": "strided"}
+    return {"config_diff": config_diff, "final": final, "strided": strided, "small": {},
+            "explore": lambda configurations, title: None}
 
 
 OWN = {"00_start": lambda ws: {}, "01_data": own_01, "02_baseline": own_02,
        "03_finetune": own_03, "04_ablate": own_04,
-       "05_text": lambda ws: {"n_hidden": 8, "poem_units": 16}, "06_functions": lambda ws: {"mlp": mlp}}
+       "05_text": lambda ws: {"n_hidden": 8, "poem_units": 16},
+       "06_functions": lambda ws: {"mlp": mlp, "lorenz96": lorenz96}}
 
 
 def by_counts(rule):
@@ -87,44 +88,23 @@ def one_side(side, other):
                                       != split_names(splits)[j]})
 
 
-def by_name(a, b, n):
-    "The arguments that differ, and nothing that follows from them."
-    usual = {"n_epochs": 15, "bs": 64}
-    return {*config_diff({**usual, **a}, {**usual, **b})}
-
-
-def what_names_suggest(a, b):
-    "Consequences told from the arguments' names, without building a network or counting a step."
-    suggested = {"bs": ["steps"], "n_epochs": ["steps", "images seen"], "norm": ["parameters"]}
-    other = {name: ["parameters", "operations"] for name in ("n_hidden", "skip", "pool", "widths")}
-    return {word for name in by_name(a, b, 0) for word in {**suggested, **other}.get(name, [])}
-
-
-def parameters_alone(a, b, n):
-    "All but the operations."
-    counted = [sum(p.numel() for p in network(**{k: v for k, v in c.items() if k not in ("bs", "lr", "n_epochs")})
-                   .parameters()) for c in (a, b)]
-    steps, images = zip(*((c.get("n_epochs", 15) * -(-n // c.get("bs", 64)), c.get("n_epochs", 15)) for c in (a, b)))
-    return by_name(a, b, n) | {word for word, (x, y) in {"parameters": counted, "steps": steps,
-                                                         "images seen": images}.items() if x != y}
-
-
-def judged(**instead):
-    "The right judgment of claims, but for those that are given."
-    right = {"better": lambda row: row.low > 0, "not found": lambda row: row.low <= 0 <= row.high,
-             "none": lambda row: False, "small": lambda row: -1 < row.low and row.high < 1,
-             "order": lambda row: binomtest(sum(d > 0 for d in row.by_seed), len(row.by_seed)).pvalue < 0.05}
-    return lambda row, claim: {**right, **instead}[claim](row)
-
-
-def noise_alone(xb, yb):
-    "Every image with noise of its own."
-    return xb + 0.3 * torch.randn(xb.shape), yb
+def accuracy_whatever_the_name(name):
+    "What 03's first network reaches."
+    here = own_03(setup("tiny"))
+    parts = here["parts_of_runs"](finetune.cached_features(here["pre"], here["splits"], setup("tiny")))
+    return np.mean([finetune.linear_probe(part, setup("tiny"), 1, seed=k).epochs[-1]["accuracy"]
+                    for k, part in enumerate(parts)])
 
 
 def all_alike(xb, yb):
     "Every image turned by the same angle, and its colors changed alike."
     return rotate(xb, 10.) * torch.tensor([1., 0.8, 0.6])[:, None, None], yb
+
+
+def solved_width(n_in, n_out, depth, most):
+    "The largest width, by trying."
+    count = lambda width: sum(p.numel() for p in mlp(n_in, [width] * depth, n_out).parameters())
+    return next(width for width in range(1, most) if count(width + 1) > most)
 
 
 WRONG = {
@@ -134,11 +114,11 @@ WRONG = {
                    half_width: 1.96**2 * accuracy / half_width**2),
         "leaked": (pairs_instead_of_images, lambda pairs,
                    splits: len({i for i in pairs["first"] if split_names(splits)[i] == "test"}),
-                   one_side("first", "second"), one_side("second", "first")),
+                   one_side("first", "second"), one_side("second", "first"), lambda pairs, splits: 2),
         "for_a_product": (lambda table: table.index[table.task.str.contains("image classification")
                                                     & (table.commercial != "no") & (table.size_gb <= 1)].tolist(),
                           lambda table: table.index[(table.task == "image classification") & (table.commercial == "yes")
-                                                    & (table.size_gb <= 1)].tolist()),
+                                                    & (table.size_gb <= 1)].tolist(), lambda table: ["a", "d"]),
     },
     "02_baseline": {
         "p_value": (by_counts(lambda a, b, n: chi2.sf((a - b) ** 2 / max(a + b, 1), 1)),  # chi-square
@@ -157,8 +137,12 @@ WRONG = {
                         lambda n_in, n_out, side: (n_out * (9 * n_in + 1), side * side * n_out * n_in)),
     },
     "03_finetune": {
+        "head_accuracy": (lambda name: 0.5, lambda name: -1., accuracy_whatever_the_name),
+        "batch_norm_alone": (lambda: {"n_stages": 1, "batch_norm": (False, True)},
+                             lambda: {"n_stages": 6, "batch_norm": (True, True)},
+                             lambda: {"n_stages": 1, "batch_norm": (True, True), "lr": 0.1}),
         "stronger": (lambda: [random_affine(15, 0.2, 15)], lambda: [random_hflip, color_jitter(0.3)],
-                     lambda: [all_alike], lambda: [noise_alone], lambda: [random_affine(15, 0.2, 15), noise_alone],
+                     lambda: [all_alike],
                      lambda: [random_affine(15, 0.2, 15), color_jitter(0.3), lambda xb, yb: (xb, yb.flip(0))]),
         "smallest_side": (lambda k: 32 * k, lambda k: 32 * (k - 1)),
         "moved": (lambda before, after, head: sorted(k for k in before if k.endswith(("weight", "bias"))
@@ -168,21 +152,47 @@ WRONG = {
                   head: sorted(k for k in before if not k.startswith(head) and not torch.equal(before[k], after[k]))),
     },
     "04_ablate": {
-        "what_changes": (by_name,
-                         lambda a, b, n: by_name(a, b, n) | {"parameters", "operations", "steps", "images seen"},
-                         lambda a, b, n: by_name(a, b, n) | what_names_suggest(a, b), parameters_alone),
-        "supported": (lambda row, claim: True, lambda row, claim: False,
-                      judged(better=lambda row: row.difference > 0),
-                      judged(order=lambda row: len({d > 0 for d in row.by_seed}) == 1),
-                      judged(order=lambda row: not row.low <= 0 <= row.high),
-                      judged(none=lambda row: row.low <= 0 <= row.high),
-                      judged(small=lambda row: abs(row.difference) < 1),
-                      judged(**{"not found": lambda row: row.low <= 0})),
+        "optimizers": (  # Adam at SGD's rate; SGD with the decay too; the Adams without dropout
+            lambda final: {"SGD": final, **{opt + str(wd): {**final, "opt": opt, "weight_decay": wd}
+                                            for opt, wd in (("Adam", 0.), ("Adam", 0.01), ("AdamW", 0.01))}},
+            lambda final: {"SGD": {**final, "weight_decay": 0.01},
+                           **{opt + str(wd): {**final, "opt": opt, "lr": 1e-3, "weight_decay": wd}
+                              for opt, wd in (("Adam", 0.), ("Adam", 0.01), ("AdamW", 0.01))}},
+            lambda final: {"SGD": final,
+                           **{opt + str(wd): {**final, "dropout": 0., "opt": opt, "lr": 1e-3, "weight_decay": wd}
+                              for opt, wd in (("Adam", 0.), ("Adam", 0.01), ("AdamW", 0.01))}}),
+        "schedules": (lambda final: {shape: {**final, "shape": shape}
+                                     for shape in ("constant", "step decay", "warm-up, cosine", "restarts")},
+                      lambda final: {shape: {"shape": shape} for shape in ("constant", "step decay", "warm-up, cosine",
+                                                                           "restarts", "one cycle")}),
         "paired": (lambda a, b: (np.mean(a) - np.mean(b), 1.96 * np.std(np.subtract(a, b), ddof=1) / len(a) ** 0.5),
-                   lambda a, b: (np.mean(a) - np.mean(b), t.ppf(0.975, 2 * len(a) - 2)
-                                 * (np.var(a, ddof=1) + np.var(b, ddof=1)) ** 0.5 / len(a) ** 0.5),
-                   lambda a, b: (np.mean(a) - np.mean(b), t.ppf(0.975, len(a) - 1) * np.std(np.subtract(a, b))
+                   lambda a, b: (np.mean(a) - np.mean(b), 4.302653 * (np.var(a, ddof=1) + np.var(b, ddof=1)) ** 0.5
                                  / len(a) ** 0.5)),
+        "depths": (
+            lambda strided, widths: {f"{w}{skip}": {**strided, "widths": w, "skip": skip}
+                                     for w in (widths, [*widths, 2 * widths[-1]]) for skip in (None, "identity")},
+            lambda strided, widths: {f"{w}{skip}": {**strided, "widths": w, "dropout": d, "skip": skip}
+                                     for w, d in ((widths, strided["dropout"]),
+                                           ([*widths, 2 * widths[-1]], [0.2, 0.3, 0.4, 0.4, 0.5]))
+                                     for skip in (None, "projection")},
+            lambda strided, widths: {f"{w}{skip}": {**strided, "widths": w, "dropout": d, "skip": skip, "pool": "max"}
+                                     for w, d in ((widths, strided["dropout"]),
+                                                  ([*widths, 2 * widths[-1]], [0.2, 0.3, 0.4, 0.4, 0.5]))
+                                     for skip in (None, "identity")}),
+        "stronger": (
+            lambda final: {name: {**final, "augment": [name]} for name in ("affine", "scaling", "rotation", "color",
+                                                                           "cutout", "mixup")},
+            lambda final: {name: {**final, "dropout": 0., "augment": ["flip", "shift", name]}
+                           for name in ("affine", "scaling", "rotation", "color", "cutout", "mixup")}
+                           | {"none": {}, "final": final}),
+        "norms": (
+            lambda final: {f"{norm}{bs}": {**final, "norm": norm, "bs": bs}
+                           for norm in (None, "batch", "layer", "instance", "group") for bs in (64, 8)},
+            lambda final: {f"{norm}{bs}": {**final, "norm": norm, "bs": bs, "lr": lr}
+                           for norm in ("batch", "layer", "instance", "group") for bs, lr in ((64, 0.02), (8, 0.0025))},
+            lambda final: {f"{norm}{bs}": {**final, "norm": norm, "bs": bs, "lr": lr, "augment": []}
+                           for norm in (None, "batch", "layer", "instance", "group")
+                           for bs, lr in ((64, 0.02), (8, 0.0025))}),
     },
     "05_text": {
         "my_nucleus": (lambda probs, p: {i for i, q in enumerate(probs) if q >= 1 - p}, lambda probs,
@@ -196,6 +206,23 @@ WRONG = {
                      lambda: {f"{n} {d} {norm}": {"n_layers": n, "dropout": d, "norm": norm} for n, d,
                               norm in ((1, 0, False), (3, 0.5, False), (3, 0, True), (3, 0.5, True))}),
     },
-    "06_functions": {"width_for": (lambda n_in, depth, most: most // (n_in + 2), lambda n_in, depth,
-                                   most: max(1, int((most / depth) ** 0.5)))},
+    "06_functions": {
+        "starts_needed": (lambda p, sure=0.95: round(1 / p), lambda p, sure=0.95: int(np.ceil(sure / p)),
+                          lambda p, sure=0.95: max(1, round(np.log(1 - sure) / np.log(1 - min(p, 0.999)))),
+                          lambda p, sure=0.95: int(np.log(1 - sure) / np.log(1 - min(p, 0.999))),
+                          lambda p, sure=0.95: binom.ppf(sure, 20, p)),
+        "width_for": (lambda n_in, n_out, depth, most: most // (n_in + n_out + 1),
+                      lambda n_in, n_out, depth, most: max(1, int((most / depth) ** 0.5)),
+                      lambda n_in, n_out, depth, most: solved_width(n_in, 1, depth, most)),
+        "turned": (lambda x, y: [np.concatenate([np.roll(x, k, axis=1) for k in range(5)]), np.tile(y, (5, 1))],
+                   lambda x, y: [np.tile(x, (5, 1)), np.tile(y, (5, 1))],
+                   lambda x, y: [np.concatenate([np.roll(a, k, axis=1) for k in range(4)]) for a in (x, y)],
+                   lambda x, y: [np.concatenate([np.roll(a, k * way, axis=1) for k in range(5)])
+                                 for a, way in ((x, 1), (y, -1))],
+                   lambda x, y: [np.concatenate([np.roll(a, k, axis=0) for k in range(5)]) for a in (x, y)]),
+        "padded": (lambda numbers: [str(n) for n in numbers], lambda numbers: [f"{n:04d}" for n in numbers],
+                   lambda numbers: sorted(str(n).zfill(len(str(max(numbers)))) for n in numbers),
+                   lambda numbers: [str(n).zfill(len(str(len(numbers)))) for n in numbers],
+                   lambda numbers: [str(n).ljust(len(str(max(numbers))), "0") for n in numbers]),
+    },
 }
