@@ -61,7 +61,7 @@ def own_04(ws):
 
 OWN = {"00_start": lambda ws: {}, "01_data": own_01, "02_baseline": own_02,
        "03_finetune": own_03, "04_ablate": own_04,
-       "05_text": lambda ws: {"n_hidden": 8, "poem_units": 16},
+       "05_text": lambda ws: {"n_hidden": 8},
        "06_functions": lambda ws: {"mlp": mlp, "lorenz96": lorenz96}}
 
 
