@@ -2,17 +2,21 @@
 # make test:     the tests but for the slow ones, in a few minutes
 # make test-all: the slow ones too
 # make lint:     ruff, and whether coursekit/ and data_links.md are what nbs/ and the catalogue say
-# make browser: lessons and report in JupyterLab and Chromium; pictures of them in build/browser
-# All make .venv first, with whatever Python 3.11 or newer PYTHON names.
+# make site:     the course as a web site, nothing run again; it is build/site/html/index.html
+# make links:    whether the links of site, README and docs lead somewhere; EXTERNAL=1: those to other sites, too
+# make browser: lessons, report and site in JupyterLab and Chromium; pictures of them in build/browser
+# All make .venv first (the site: .venv-site, without torch), with whatever Python 3.11 or newer PYTHON names.
 PYTHON ?= python3
 BIN = .venv/bin
 NOTEBOOKS = nbs/*.ipynb nbs/kit/*.ipynb
 COLAB_PYTHON ?= 3.13
+SITE = .venv-site/bin
+OLD_PYTHON = import sys; sys.exit("coursekit needs Python 3.11 or newer: make PYTHON=python3.12 ..." if sys.version_info < (3, 11) else 0)
 # A process for each core, and a thread for each process: more would slow each other down.
 PYTEST = OMP_NUM_THREADS=1 $(BIN)/pytest -n auto
 WRITTEN = tests/test_notebooks.py::test_clean_and_export_leave_no_difference tests/test_fetch.py::test_data_links_is_written_from_the_catalogue
 
-.PHONY: run test test-all lint hooks browser full export refresh stamp resolve colab dist
+.PHONY: run test test-all lint hooks site links browser full export refresh stamp resolve colab dist
 
 run: .venv/ready
 	$(BIN)/coursekit run $(NOTEBOOKS) --scale tiny --cell-timeout 600
@@ -28,8 +32,18 @@ lint: .venv/ready
 	$(BIN)/ruff check .
 	$(BIN)/pytest $(WRITTEN)
 
+# Everything is read again each time: what Sphinx warned of once, it would not say again.
+site: .venv-site/ready
+	rm -rf build/site/html
+	$(SITE)/python tools/website.py build/site/source
+	$(SITE)/sphinx-build -q -E -W --keep-going -c docs/site -d build/site/doctrees build/site/source build/site/html
+
+# The build itself ends where a link inside, or its heading, leads nowhere.
+links: site
+	$(if $(EXTERNAL),$(SITE)/sphinx-build -q -b linkcheck -c docs/site -d build/site/doctrees build/site/source build/site/links)
+
 # Needs Chromium: apt install chromium, or its path in CHROMIUM.
-browser: .venv/browser
+browser: .venv/browser site
 	$(BIN)/pytest tests/browser.py
 
 # All lessons at full scale, on the data in COURSEKIT_DATA.
@@ -77,11 +91,19 @@ dist: .venv/ready
 	$(BIN)/python -m build --outdir dist
 
 .venv/ready: settings.ini setup.py pyproject.toml
-	$(PYTHON) -c 'import sys; sys.exit("coursekit needs Python 3.11 or newer: make PYTHON=python3.12 ..." if sys.version_info < (3, 11) else 0)'
+	$(PYTHON) -c '$(OLD_PYTHON)'
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[dev]'
 	touch $@
 
 .venv/browser: .venv/ready
 	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[dev,browser]'
+	touch $@
+
+# Not coursekit itself: the site is made from what stands in the notebooks and modules, and needs no torch.
+.venv-site/ready: settings.ini
+	$(PYTHON) -c '$(OLD_PYTHON)'
+	$(PYTHON) -m venv .venv-site
+	$(SITE)/pip install --quiet --disable-pip-version-check \
+	$$($(SITE)/python -c 'from configparser import *; c = ConfigParser(delimiters="="); c.read("settings.ini"); print(c["DEFAULT"]["site_requirements"])')
 	touch $@

@@ -7,8 +7,8 @@ from setuptools import setup
 config = ConfigParser(delimiters=["="])
 config.read(Path(__file__).with_name("settings.ini"), encoding="utf-8")
 facts = config["DEFAULT"]
-run, cluster, timm, dev, browser = (facts[f"{extra}_requirements"].split()
-                                    for extra in ("run", "cluster", "timm", "dev", "browser"))
+run, cluster, timm, dev, browser, site = (facts[f"{extra}_requirements"].split()
+                                          for extra in ("run", "cluster", "timm", "dev", "browser", "site"))
 
 setup(
     name=facts["name"],
@@ -24,6 +24,7 @@ setup(
     packages=["coursekit"],
     package_data={"coursekit": ["catalogue.csv", "page.html.j2", "references.json", "sources.json"]},
     install_requires=facts["requirements"].split(),
-    extras_require={"run": run, "cluster": cluster, "timm": timm, "dev": run + cluster + dev, "browser": browser},
+    extras_require={"run": run, "cluster": cluster, "timm": timm, "dev": run + cluster + dev, "browser": browser,
+                    "site": site},
     entry_points={"console_scripts": ["coursekit = coursekit.cli:main"]},
 )

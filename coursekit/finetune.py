@@ -2,8 +2,8 @@
 
 # %% auto #0
 __all__ = ['LinearProbe', 'linear_probe', 'finetune_learner', 'grad_cam', 'Pretrained', 'backbone', 'cached_features',
-           'check_side', 'compare_runs', 'kfold_splits', 'subsample', 'layer_groups', 'map_sizes', 'pretrained',
-           'with_head', 'BatchNormCase', 'EvalFrozen', 'GradualUnfreezing', 'random_view', 'show_prediction']
+           'cached_stages', 'check_side', 'joined', 'BatchNormCase', 'EvalFrozen', 'GradualUnfreezing', 'kfold_splits',
+           'subsample', 'layer_groups', 'map_sizes', 'pretrained', 'random_view', 'with_head']
 
 # %% ../nbs/03_finetune.ipynb #4a8d5a80
 import contextlib
@@ -19,11 +19,12 @@ from coursekit.features import (
     EvalFrozen,
     GradualUnfreezing,
     cached_features,
+    cached_stages,
+    joined,
     random_view,
 )
 from .files import CourseError
 from .learner import CourseLearner, learner, optimizer
-from .plots import show_prediction
 from coursekit.pretrained import (  # noqa: F401 - for _all_
     Pretrained,
     backbone,
@@ -35,15 +36,14 @@ from coursekit.pretrained import (  # noqa: F401 - for _all_
     with_head,
 )
 from .splits import kfold_splits, one_size, subsample
-from .stats import compare_runs
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # fastai's imports warn of what newer torch and pandas will drop
     from fastai.callback.training import BnFreeze
 
-_all_ = ["Pretrained", "backbone", "cached_features", "check_side", "compare_runs", "kfold_splits", "subsample",
-         "layer_groups", "map_sizes", "pretrained", "with_head", "BatchNormCase", "EvalFrozen", "GradualUnfreezing",
-         "random_view", "show_prediction"]
+_all_ = ["Pretrained", "backbone", "cached_features", "cached_stages", "check_side", "joined", "BatchNormCase",
+         "EvalFrozen", "GradualUnfreezing", "kfold_splits", "subsample", "layer_groups", "map_sizes",
+         "pretrained", "random_view", "with_head"]
 
 # %% ../nbs/03_finetune.ipynb #82895ba9
 class LinearProbe(nn.Linear):

@@ -174,7 +174,7 @@ _WHEEL = """
 from pathlib import Path
 wheel = next(Path("/kaggle/input").rglob("coursekit-*.whl"), None)
 assert wheel, "Add the dataset {user}/coursekit to this notebook's input: it holds the kit."
-%pip install -q --no-index {{wheel}}
+%pip install -q --no-deps {{wheel}}
 """.strip()
 
 

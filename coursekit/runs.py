@@ -308,9 +308,18 @@ def count_params_flops(model, side=32) -> tuple[int, int]: # (parameters, FLOPs)
 def evaluate_test_once(learn, name, config):
     """Look at the test part unless the ledger has this very fit's figure, which is kept under the configuration with
     `tested` added."""
-    config = {**config, "tested": True}
-    if learn.checkpoints.kept.name not in set(load_runs(learn.ws, learn.data, {name: config}).fit):
+    def measure(learn):
         found, right = (evaluate_text(learn), None) if learn.task is SEQUENCE else _judge_test(learn)
         final = {f"test_{k}": v for k, v in found.items() if k not in ("low", "high", "n", "looks")}
-        _record(learn, name, config, None, final,
-                {} if right is None else {"test": pack_answers(right, learn.data.test)})
+        return final, right, learn.data.test
+    _test_once(learn, name, config, measure)
+
+
+def _test_once(learn, name, config,
+               measure, # function (learn) -> ({figure: value}, right answers or None, which images these are)
+              ):
+    "Look at the test part by `measure`, which logs it, unless the ledger has this very fit's figures."
+    config = {**config, "tested": True}
+    if learn.checkpoints.kept.name not in set(load_runs(learn.ws, learn.data, {name: config}).fit):
+        figures, right, idx = measure(learn)
+        _record(learn, name, config, None, figures, {} if right is None else {"test": pack_answers(right, idx)})

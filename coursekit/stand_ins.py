@@ -70,19 +70,31 @@ def draw_colored_digits(out, per_class=17):
 
 # %% ../nbs/kit/08_stand_ins.ipynb #6fe23daa
 def draw_characters(out, n_characters=6, n_drawers=8):
-    "Write pairs of digits in Omniglot's folder layout: seven alphabets as background, three for evaluation."
+    """Write pairs of digits in Omniglot's folder layout: seven alphabets as background, three for evaluation, and a
+    run of one-shot classification within each of those."""
     digits = _digits()
     for a in range(10):
         part = "images_evaluation" if a >= 7 else "images_background"
         for b in range(n_characters):
             for i in range(n_drawers):
-                pair = np.hstack([digits[a][8 * b + i], digits[b][70 + 8 * a + i]])
-                ink = Image.fromarray((pair * 255).astype(np.uint8)).resize((90, 50), Image.Resampling.BICUBIC)
-                paper = Image.new("L", (105, 105), 255)
-                paper.paste(0, (8, 28), ink.point(lambda v: 255 * (v > 110)))
-                number = 6 * a + b + 1
-                _save(paper.convert("1"), out / part / f"Pairs_of_{a}" / f"character{b + 1:02d}"
-                      / f"{number:04d}_{i + 1:02d}.png")
+                _save(_pair(digits, a, b, i), out / part / f"Pairs_of_{a}" / f"character{b + 1:02d}"
+                      / f"{6 * a + b + 1:04d}_{i + 1:02d}.png")
+    for run, a in enumerate((7, 8, 9), 1):
+        order, lines = np.random.default_rng(a).permutation(n_characters), []
+        for k, b in enumerate(order, 1):
+            item, shown = f"run{run:02d}/test/item{k:02d}.png", f"run{run:02d}/training/class{b + 1:02d}.png"
+            _save(_pair(digits, a, b, 0), out / item), _save(_pair(digits, a, b, 1), out / shown)
+            lines.append(f"{item} {shown}\n")
+        (out / f"run{run:02d}" / "class_labels.txt").write_text("".join(lines))
+
+
+def _pair(digits, a, b, i) -> Image.Image: # black and white, 105 x 105
+    "Two digits side by side, as the i-th person writes them."
+    pair = np.hstack([digits[a][8 * b + i], digits[b][70 + 8 * a + i]])
+    ink = Image.fromarray((pair * 255).astype(np.uint8)).resize((90, 50), Image.Resampling.BICUBIC)
+    paper = Image.new("L", (105, 105), 255)
+    paper.paste(0, (8, 28), ink.point(lambda v: 255 * (v > 110)))
+    return paper.convert("1")
 
 # %% ../nbs/kit/08_stand_ins.ipynb #6fa1f619
 SHAPES = "triangle square pentagon star sun cross disc ring half bar".split()

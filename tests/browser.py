@@ -1,5 +1,5 @@
-"""Lessons and report as a person sees them: JupyterLab and Chromium, driven by Playwright. `make browser` runs it;
-plain pytest does not."""
+"""Lessons, report and site as a person sees them: JupyterLab and Chromium, driven by Playwright. `make browser` runs
+it; plain pytest does not."""
 import json
 import os
 import secrets
@@ -8,8 +8,11 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from ast import literal_eval
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import nbformat
@@ -387,3 +390,118 @@ def test_a_click_on_a_figure_of_the_report_shows_it_large(opened_report):
     assert image.bounding_box()["width"] >= 600
     image.click()
     expect(page.locator("details[open] > summary > img")).to_have_count(0)
+
+
+# The site
+
+SITE = ROOT / "build" / "site" / "html"
+PAGES = sorted(p.relative_to(SITE).as_posix() for p in SITE.rglob("*.html") if "_" not in p.relative_to(SITE).parts[0])
+# WCAG's contrast of an element's text and the ground behind it
+CONTRAST = """e => { const rgb = c => c.match(/[\\d.]+/g).map(Number);
+    const linear = v => v <= .03928 ? v / 12.92 : ((v + .055) / 1.055) ** 2.4;
+    const light = c => rgb(c).slice(0, 3).reduce((sum, v, i) => sum + linear(v / 255) * [.2126, .7152, .0722][i], 0);
+    const clear = e => rgb(getComputedStyle(e).backgroundColor)[3] === 0;
+    let ground = e;
+    while (ground.parentElement && clear(ground)) ground = ground.parentElement;
+    const [a, b] = [getComputedStyle(e).color, getComputedStyle(ground).backgroundColor].map(light);
+    return (Math.max(a, b) + .05) / (Math.min(a, b) + .05); }"""
+
+
+class Quiet(SimpleHTTPRequestHandler):
+    def log_message(self, *args):
+        "Say nothing."
+
+
+@pytest.fixture(scope="module")
+def site():
+    "The address of the site that `make site` built."
+    assert (SITE / "index.html").exists(), "there is no site: make site"
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=SITE)) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}/"
+        server.shutdown()
+
+
+@pytest.fixture
+def visit(chromium, site):
+    "A page, and a function that goes to one of the site by its path."
+    page = new_page(chromium)
+    yield page, lambda path: page.goto(site + path)
+    page.close()
+
+
+def test_lesson_03_is_found_and_opens_in_colab_in_two_clicks(visit):
+    page, go = visit
+    go("index.html")
+    page.screenshot(path=PICTURES / "site.png", full_page=True)
+    card = page.locator(".sd-card", has_text="03 · ")
+    colab = "https://colab.research.google.com/github/"
+    assert card.get_by_role("link", name="Open in Colab").get_attribute("href").startswith(colab)
+    with page.expect_request(lambda r: r.url.startswith(colab)):  # the link is above the card's own
+        card.get_by_role("link", name="Open in Colab").click()
+    go("index.html")
+    card.click()
+    page.wait_for_url("**/nbs/03_finetune.html")
+    assert page.get_by_role("link", name="Open In Colab").first.get_attribute("href").endswith("/nbs/03_finetune.ipynb")
+    menu = page.locator(".dropdown-launch-buttons a[href$='/nbs/03_finetune.ipynb']")
+    assert [link.get_attribute("href").split("/")[2] for link in menu.all()] == ["colab.research.google.com",
+                                                                                 "kaggle.com"]
+
+
+def test_the_search_finds_nucleus(visit):
+    page, go = visit
+    go("search.html?q=nucleus")
+    results = page.locator("#search-results")
+    expect(results.get_by_role("link", name="coursekit.text.nucleus")).to_be_visible()
+    expect(results.get_by_role("link", name="05 · ").first).to_be_visible()
+
+
+def test_in_the_dark_text_and_outputs_can_be_read(visit):
+    page, go = visit
+    go("nbs/03_finetune.html")
+    page.emulate_media(color_scheme="dark")
+    html = page.locator("html")
+    for _ in range(3):  # the button goes around light, dark and what the system says
+        if html.get_attribute("data-mode") != "dark":
+            page.locator(".theme-switch-button:visible").click()
+    expect(html).to_have_attribute("data-theme", "dark")
+    for what in "article p", "summary", *(f".cell_output {tag}" for tag in ("caption", "td", "th", "pre")):
+        assert page.locator(what).first.evaluate(CONTRAST) > 4.5, what
+    figure = page.locator(".cell_output img").first
+    assert figure.evaluate("e => getComputedStyle(e).backgroundColor") != "rgba(0, 0, 0, 0)"
+    picture(page.locator(".cell_output .text_html").first, "site-dark")
+
+
+def test_a_solution_is_folded_and_opens(visit):
+    page, go = visit
+    go("nbs/03_finetune.html")
+    solution = page.locator(".cell.tag_solution").first
+    code = solution.locator(".cell_input pre")
+    expect(code).to_be_hidden()
+    solution.get_by_text("Show the solution").click()
+    expect(code).to_be_visible()
+    expect(page.locator(".cell.tag_parameters pre").first).to_be_hidden()
+    expect(page.locator("pre", has_text="#| export")).to_have_count(0)
+    expect(page.locator(".cell.tag_export")).not_to_have_count(0)
+
+
+def test_a_name_leads_to_the_cell_that_defines_it(visit):
+    page, go = visit
+    go("api.html")
+    page.get_by_role("link", name="nucleus", exact=True).first.click()
+    page.wait_for_url("**/api/text.html#coursekit.text.nucleus")
+    page.locator("dl", has=page.locator("[id='coursekit.text.nucleus']")).get_by_role("link", name="05_text").click()
+    page.wait_for_url("**/nbs/05_text.html#cell-*")
+    expect(page.locator(f"[id='{page.url.partition('#')[2]}']")).to_be_in_viewport()
+
+
+def test_no_page_is_wider_than_a_phone(visit):
+    page, go = visit
+    page.set_viewport_size({"width": 390, "height": 844})
+    wide = []
+    for path in PAGES:
+        go(path)
+        if page.evaluate("document.documentElement.scrollWidth") > 390:
+            wide.append(path)
+    page.screenshot(path=PICTURES / "site-phone.png")
+    assert len(PAGES) > 50 and wide == []

@@ -23,6 +23,7 @@ from coursekit.datasets import (
     IMAGENETTE,
     cifar10,
     cifar100,
+    dataset_folder,
     hippocampus,
     imagenette,
     omniglot,
@@ -176,13 +177,21 @@ def test_an_incomplete_cifar10_is_said(real):
         cifar10(real)
 
 
+def test_what_another_version_drew_is_not_taken_for_this_ones(ws, tmp_path, monkeypatch):
+    first = dataset_folder(ws, "Omniglot")
+    assert dataset_folder(ws, "Omniglot") == first
+    (tmp_path / "stand_ins.py").write_text("of another version")
+    monkeypatch.setattr("coursekit.stand_ins.__file__", str(tmp_path / "stand_ins.py"))
+    assert dataset_folder(ws, "Omniglot") != first
+
+
 # Pets
 
 @pytest.fixture
 def drawn(ws, tmp_path):
     "A copy of the drawn pets as a user's own data, to be harmed."
     pets(ws, size=32)
-    shutil.copytree(ws.local / "stand-ins" / "oxford-iiit-pet", tmp_path / "mine" / "oxford-iiit-pet",
+    shutil.copytree(next((ws.local / "stand-ins").glob("oxford-iiit-pet-*")), tmp_path / "mine" / "oxford-iiit-pet",
                     ignore=shutil.ignore_patterns(".stand-in"))
     return setup("quick", data=tmp_path / "mine")
 

@@ -142,7 +142,7 @@ def test_a_long_function_is_seen_and_a_reason_counts():
 
 # Tests
 
-BESIDE = {"house", "notebooks", "package", "readme"}  # what no single module is to blame for
+BESIDE = {"house", "notebooks", "package", "readme", "site"}  # what no single module is to blame for
 
 
 def test_each_module_has_a_file_of_tests_with_its_name():

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, command
+from conftest import ROOT
 from nbformat import NotebookNode
 from wrong_answers import WRONG, reached
 
@@ -20,12 +20,6 @@ LESSONS = [p for p in NOTEBOOKS if p.parent.name == "nbs"]
 
 def names(path):
     return path.relative_to(ROOT / "nbs").with_suffix("").as_posix()
-
-
-@pytest.mark.slow
-def test_the_kit_notebooks_run_at_tiny_scale(tmp_path):
-    done = command("run", *(ROOT / "nbs" / "kit").glob("*.ipynb"), "--scale", "tiny", "--out", tmp_path / "out")
-    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_clean_and_export_leave_no_difference(tmp_path):

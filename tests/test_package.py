@@ -45,7 +45,7 @@ def test_the_changes_of_this_version_are_told():
 def test_installed_metadata_comes_from_settings():
     meta, facts = importlib.metadata.metadata("coursekit"), settings()
     assert meta["Version"] == facts["version"] and meta["Summary"] == facts["description"]
-    assert set(meta.get_all("Provides-Extra")) == {"run", "cluster", "timm", "dev", "browser"}
+    assert set(meta.get_all("Provides-Extra")) == {"run", "cluster", "timm", "dev", "browser", "site"}
 
 
 def python(code):

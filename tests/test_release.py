@@ -325,7 +325,7 @@ def test_kaggle_gets_a_folder_for_each_lesson_and_one_for_the_wheel(course):
     assert facts["enable_internet"] is False and facts["dataset_sources"] == ["me/coursekit"]
     given = read_notebook(out / "kaggle" / "00_twice" / facts["code_file"])
     code = "\n".join(c.source for c in given.cells)
-    assert "github.com/coursekit/coursekit/archive" not in code and "    %pip install -q --no-index {wheel}" in code
+    assert "github.com/coursekit/coursekit/archive" not in code and "    %pip install -q --no-deps {wheel}" in code
     assert "return x + x" not in code
     assert "archive/refs" in "\n".join(c.source for c in read_notebook(out / "00_twice.ipynb").cells)
     assert json.loads((out / "kaggle" / "coursekit" / "dataset-metadata.json").read_text())["id"] == "me/coursekit"
@@ -338,7 +338,7 @@ def test_kaggle_gets_a_folder_for_each_lesson_and_one_for_the_wheel(course):
 def test_every_lesson_installs_the_wheel_on_kaggle(path):
     nb = module._for_kaggle(read_notebook(path), "me")
     code = [c.source for c in nb.cells if c.cell_type == "code"]
-    assert sum("--no-index {wheel}" in source for source in code) == 1
+    assert sum("--no-deps {wheel}" in source for source in code) == 1
     assert not any("archive/refs/tags" in source for source in code)
 
 

@@ -16,7 +16,7 @@ from coursekit.functions import lorenz96, mlp
 from coursekit.runs import config_diff
 from coursekit.splits import center_crop_all, kfold_splits
 from coursekit.stats import mcnemar, wilson_interval
-from coursekit.workspace import setup, show_table
+from coursekit.workspace import show_table
 
 
 def reached(lesson, ws): # {name: value}
@@ -48,7 +48,7 @@ def own_03(ws):
         center_crop_all(pets(ws, size=32))
     return {**vars(finetune), "get_model": get_model, "random_hflip": random_hflip, "random_affine": random_affine,
             "color_jitter": color_jitter, "pre": pre, "splits": splits, "n_epochs": 1,
-            "chosen": {}, "parts_of_runs": lambda s: kfold_splits(s, 2), "parts": kfold_splits(splits, 2)}
+            "chosen": {}, "parts": kfold_splits(splits, 2)}
 
 
 def own_04(ws):
@@ -61,8 +61,8 @@ def own_04(ws):
 
 OWN = {"00_start": lambda ws: {}, "01_data": own_01, "02_baseline": own_02,
        "03_finetune": own_03, "04_ablate": own_04,
-       "05_text": lambda ws: {"n_hidden": 8},
-       "06_functions": lambda ws: {"mlp": mlp, "lorenz96": lorenz96}}
+       "05_text": lambda ws: {"n_hidden": 8}, "06_functions": lambda ws: {"mlp": mlp, "lorenz96": lorenz96},
+       "07_words": lambda ws: {}, "10_verify": lambda ws: {}, "13_claims": lambda ws: {}}
 
 
 def by_counts(rule):
@@ -88,12 +88,9 @@ def one_side(side, other):
                                       != split_names(splits)[j]})
 
 
-def accuracy_whatever_the_name(name):
-    "What 03's first network reaches."
-    here = own_03(setup("tiny"))
-    parts = here["parts_of_runs"](finetune.cached_features(here["pre"], here["splits"], setup("tiny")))
-    return np.mean([finetune.linear_probe(part, setup("tiny"), 1, seed=k).epochs[-1]["accuracy"]
-                    for k, part in enumerate(parts)])
+def noise_alone(xb, yb):
+    "Every image with noise of its own."
+    return xb + 0.3 * torch.randn(xb.shape), yb
 
 
 def all_alike(xb, yb):
@@ -137,12 +134,8 @@ WRONG = {
                         lambda n_in, n_out, side: (n_out * (9 * n_in + 1), side * side * n_out * n_in)),
     },
     "03_finetune": {
-        "head_accuracy": (lambda name: 0.5, lambda name: -1., accuracy_whatever_the_name),
-        "batch_norm_alone": (lambda: {"n_stages": 1, "batch_norm": (False, True)},
-                             lambda: {"n_stages": 6, "batch_norm": (True, True)},
-                             lambda: {"n_stages": 1, "batch_norm": (True, True), "lr": 0.1}),
         "stronger": (lambda: [random_affine(15, 0.2, 15)], lambda: [random_hflip, color_jitter(0.3)],
-                     lambda: [all_alike],
+                     lambda: [all_alike], lambda: [noise_alone], lambda: [random_affine(15, 0.2, 15), noise_alone],
                      lambda: [random_affine(15, 0.2, 15), color_jitter(0.3), lambda xb, yb: (xb, yb.flip(0))]),
         "smallest_side": (lambda k: 32 * k, lambda k: 32 * (k - 1)),
         "moved": (lambda before, after, head: sorted(k for k in before if k.endswith(("weight", "bias"))
@@ -224,5 +217,61 @@ WRONG = {
                    lambda numbers: sorted(str(n).zfill(len(str(max(numbers)))) for n in numbers),
                    lambda numbers: [str(n).zfill(len(str(len(numbers)))) for n in numbers],
                    lambda numbers: [str(n).ljust(len(str(max(numbers))), "0") for n in numbers]),
+    },
+    "10_verify": {
+        "semi_hard": (lambda p, d: int(np.argmin(d)), lambda p, d: int(np.argmax(d)),
+                      lambda p, d: next((k for k, v in enumerate(d) if v > p), int(np.argmax(d))),
+                      lambda p, d: int(np.argmin([v if v > p else np.inf for v in d])),
+                      lambda p, d: int(np.argmin([abs(v - p) for v in d])),
+                      lambda p, d: int(np.argmin([v if v >= p else np.inf for v in d])) if max(d) > p
+                      else int(np.argmax(d))),
+        "rejects_at": (lambda same, different, rate: np.mean(same < np.quantile(different, rate)),
+                       lambda same, different, rate: np.mean(same >= np.quantile(different, 1 - rate)),
+                       lambda same, different, rate: rate,
+                       lambda same, different, rate: np.mean(same >= np.sort(same)[round(len(same) * (1 - rate)) - 1]),
+                       lambda same, different, rate: np.mean(different < np.sort(different)[round(len(different)
+                                                                                                  * rate)])),
+        "turned": (lambda x, y, n: (np.concatenate([np.rot90(x, k, axes=(1, 2)) for k in range(4)]), np.tile(y, 4)),
+                   lambda x, y, n: (np.concatenate([np.rot90(x, k, axes=(1, 2)) for k in range(4)]),
+                                    np.concatenate([y + k for k in range(4)])),
+                   lambda x, y, n: (np.concatenate([np.rot90(x, -k, axes=(1, 2)) for k in range(4)]),
+                                    np.concatenate([y + k * n for k in range(4)])),
+                   lambda x, y, n: (np.concatenate([np.rot90(x, k, axes=(1, 2)) for k in range(4)]),
+                                    np.arange(4 * len(y))),
+                   lambda x, y, n: (np.concatenate([np.rot90(x, k, axes=(1, 2)) for k in range(4)]),
+                                    np.arange(4 * len(y)) % (4 * n)),
+                   lambda x, y, n: (x, y)),
+    },
+    "07_words": {
+        "loss_per_character": (lambda losses, spelling, string: sum(losses) / len(string),
+                               lambda losses, spelling, string: (sum(losses) + sum(spelling)) / len(losses),
+                               lambda losses, spelling, string: (sum(losses) + sum(spelling))
+                               / len(string.replace(" ", ""))),
+        "held_out_chapters": (lambda chapters, share, seed: np.random.default_rng(seed).random(len(chapters)) < share,
+                              lambda chapters, share, seed: np.arange(len(chapters)) < share * len(chapters),
+                              lambda chapters, share, seed: np.random.default_rng(seed).permutation(len(chapters))
+                              < 1.1 * share * len(chapters),
+                              lambda chapters, share, seed: np.isin(chapters, sorted(set(chapters))[:5]),
+                              lambda chapters, share, seed: np.isin(chapters, np.random.default_rng(seed).permutation(
+                                  sorted(set(chapters)))[:1]),
+                              lambda chapters, share, seed: np.isin(chapters, np.random.default_rng(seed).permutation(
+                                  sorted(set(chapters)))[:5]).astype(int)),
+    },
+    "13_claims": {
+        "verdict": (lambda low, high, threshold, side: "supported" if low >= threshold else "refuted",
+                    lambda low, high, threshold, side: "supported" if low >= threshold
+                    else "refuted" if high < threshold else "undecided",
+                    lambda low, high, threshold, side: "undecided" if low <= threshold <= high else "supported"
+                    if (low > threshold) == (side == "at least") else "refuted"),
+        "one_draw": (lambda values, groups, rng: rng.choice(values, len(values)).mean(),
+                     lambda values, groups, rng: values[np.isin(groups, rng.choice(np.unique(groups), 3))].mean(),
+                     lambda values, groups, rng: np.mean([values[groups == g].mean() for g in rng.choice(
+                         np.unique(groups), 3)]),
+                     lambda values, groups, rng: np.concatenate([values[groups == g] for g in rng.choice(groups, 3)]
+                                                                ).mean(),
+                     lambda values, groups, rng: values.mean()),
+        "product_score": (lambda unit, a, b, c: unit @ (unit[b] - unit[a] + unit[c]),
+                          lambda unit, a, b, c: (unit @ unit[b]) * (unit @ unit[c]) / (unit @ unit[a] + 0.001),
+                          lambda unit, a, b, c: (unit @ unit[b] + 1) * (unit @ unit[c] + 1) / (unit @ unit[a] + 1.001)),
     },
 }

@@ -49,7 +49,8 @@ START = ("Oxford-IIIT Pet", "CIFAR-10", "tiny Shakespeare", "Emily Dickinson poe
 LOADERS = {"CIFAR-10": "datasets.cifar10", "CIFAR-100": "datasets.cifar100", "Oxford-IIIT Pet": "datasets.pets",
            "Imagenette": "datasets.imagenette", "Omniglot": "datasets.omniglot",
            "Medical Decathlon": "datasets.hippocampus", "tiny Shakespeare": "corpora.shakespeare",
-           "Emily Dickinson poems": "corpora.dickinson"}
+           "Emily Dickinson poems": "corpora.dickinson", "GloVe": "vocabulary.glove",
+           "Google analogies": "claims.analogies"}
 OWN = "VSE's own folder, notebook and challenges"
 TABLES = {"Image classification": ["image classification", "scenes"],
           "Detection, segmentation, depth": ["object detection", "segmentation", "medical images", "people", "depth"],

@@ -18,7 +18,8 @@ def stamped(text, repo, version):
 
 def files():
     "The files that carry a badge, an install address or a citation."
-    return [root / "README.md", root / "CITATION.cff", *sorted((root / "nbs").rglob("*.ipynb"))]
+    return [root / "README.md", root / "CITATION.cff", root / "docs" / "site" / "index.md",
+            *sorted((root / "nbs").rglob("*.ipynb"))]
 
 
 def facts():
