@@ -124,11 +124,13 @@ def _metrics(learn, dl) -> dict:
 
 # %% ../nbs/kit/20_evaluate.ipynb #4ba3af12
 def char_losses(model,
-                rows, # numbers of characters, shape (rows, n + 1), or (n + 1,) for one row
+                rows, # numbers of characters or words, shape (rows, n + 1), or (n + 1,) for one row
                ) -> np.ndarray: # nats, shape (rows, n)
-    "The loss of each character but the first of a row, the state carried along the row."
+    "The loss of each character (or word) but the first of a row, the state carried along the row."
     rows, device = torch.as_tensor(np.array(rows, np.int64, ndmin=2)), model.out.weight.device
-    step, state, out = max(1, 65536 // len(rows)), None, []
+    if rows.shape[1] < 2:
+        raise CourseError(f"A row has {rows.shape[1]} characters: two or more are expected, as the first has no loss.")
+    step, state, out = max(1, 4_000_000 // (len(rows) * model.out.out_features)), None, []
     model.eval()
     for i in range(0, rows.shape[1] - 1, step):
         part = rows[:, i:i + step + 1].to(device)

@@ -163,6 +163,7 @@ def test_spelling_repetition_and_copying_of_known_texts():
     assert in_vocab_rate(["the cat zat on", "a mat cu"], {"the", "cat", "on", "a", "mat"}) == pytest.approx(4 / 5) \
         and np.isnan(in_vocab_rate(["..."], {"a"}))
     looping = "a b c d a b c d a b c d"
+    assert repetition([[1, 2, 3] * 2]) == 0.25 and repetition([list("aaaa")], 1) == 0.75, "numbers of words do too"
     assert repetition(["a b c d e f g"]) == 0 and repetition([looping]) == pytest.approx(1 - 4 / 10) \
         == repetition([looping] * 20) and np.isnan(repetition(["a b"])) and repetition(["a b c", "a b c d"]) == 0
     assert shared_phrases([looping]) == 0 and shared_phrases([looping] * 20) == 1 and np.isnan(shared_phrases([])) \
