@@ -65,6 +65,17 @@ OWN = {"00_start": lambda ws: {}, "01_data": own_01, "02_baseline": own_02,
        "07_words": lambda ws: {}, "10_verify": lambda ws: {}, "13_claims": lambda ws: {}}
 
 
+def drawn_chapters(goes_on=lambda test, share: test.mean() < share):
+    "Chapters one by one, for as long as this says."
+    def answer(chapters, share, seed):
+        test = np.zeros(len(chapters), bool)
+        for chapter in np.random.default_rng(seed).permutation(sorted(set(chapters))):
+            if goes_on(test, share):
+                test |= np.array(chapters) == chapter
+        return test
+    return answer
+
+
 def by_counts(rule):
     "An answer about two networks from what only the first had right, only the second, and how many images there are."
     return lambda a, b: rule((a & ~b).sum(), (b & ~a).sum(), len(a))
@@ -108,7 +119,8 @@ WRONG = {
     "00_start": {"n_epochs": (lambda ws: 15, lambda ws: ws.pick(tiny=1, quick=100, full=15))},
     "01_data": {
         "n_test": (lambda accuracy, half_width: accuracy * (1 - accuracy) / half_width**2, lambda accuracy,
-                   half_width: 1.96**2 * accuracy / half_width**2),
+                   half_width: 1.96**2 * accuracy / half_width**2,
+                   lambda accuracy, half_width: int(1.96**2 * accuracy * (1 - accuracy) / half_width**2)),
         "leaked": (pairs_instead_of_images, lambda pairs,
                    splits: len({i for i in pairs["first"] if split_names(splits)[i] == "test"}),
                    one_side("first", "second"), one_side("second", "first"), lambda pairs, splits: 2),
@@ -250,12 +262,15 @@ WRONG = {
         "held_out_chapters": (lambda chapters, share, seed: np.random.default_rng(seed).random(len(chapters)) < share,
                               lambda chapters, share, seed: np.arange(len(chapters)) < share * len(chapters),
                               lambda chapters, share, seed: np.random.default_rng(seed).permutation(len(chapters))
-                              < 1.1 * share * len(chapters),
+                              < share * len(chapters),
                               lambda chapters, share, seed: np.isin(chapters, sorted(set(chapters))[:5]),
                               lambda chapters, share, seed: np.isin(chapters, np.random.default_rng(seed).permutation(
                                   sorted(set(chapters)))[:1]),
                               lambda chapters, share, seed: np.isin(chapters, np.random.default_rng(seed).permutation(
-                                  sorted(set(chapters)))[:5]).astype(int)),
+                                  sorted(set(chapters)))[:5]).astype(int),
+                              drawn_chapters(lambda test, share: test.mean() <= share),
+                              drawn_chapters(lambda test, share: test.mean() < 0.25),
+                              lambda chapters, share, seed: drawn_chapters()(chapters, share, None)),
     },
     "13_claims": {
         "verdict": (lambda low, high, threshold, side: "supported" if low >= threshold else "refuted",
