@@ -25,19 +25,20 @@ _all_ = ["char_losses", "TokenModel", "beam_search", "sample_tokens", "text_lear
 
 # %% ../nbs/07_words.ipynb #6e080931
 def train_tokens(text, ws, seed, n_epochs, bs, seq_len, lr,
-                 embedding="random", # or GloVe's vectors: frozen, tuned, or shuffled (tuned from those of other words)
+                 embedding="random", # or GloVe's: frozen, tuned; those of other words: shuffled, shuffled frozen
                  **shape,            # what `TokenModel` is made with
                 ):
     "A fitted learner on words or characters."
     from coursekit.files import CourseError
 
-    if embedding not in ("random", "frozen", "tuned", "shuffled"):
-        raise CourseError(f"The embedding is {embedding!r}: 'random', 'frozen', 'tuned' or 'shuffled' is expected.")
+    if embedding not in ("random", "frozen", "tuned", "shuffled", "shuffled frozen"):
+        raise CourseError(f"The embedding is {embedding!r}: 'random', 'frozen', 'tuned', 'shuffled' or 'shuffled "
+                          f"frozen' is expected.")
     vectors = None if embedding == "random" else glove(ws).of(text, seed)[0]
     torch.manual_seed(seed)
-    if embedding == "shuffled":
+    if "shuffled" in embedding:
         vectors = vectors[torch.randperm(len(vectors)).numpy()]
-    model = TokenModel(len(text.chars), vectors=vectors, tuned=embedding != "frozen", **shape)
+    model = TokenModel(len(text.chars), vectors=vectors, tuned="frozen" not in embedding, **shape)
     learn = text_learner(text, model, ws, bs, seq_len, seed=seed)
     with learn.no_bar(), learn.no_logging():
         learn.fit_one_cycle(n_epochs, lr, pct_start=0.1)

@@ -15,6 +15,7 @@ from coursekit.stats import (
     compare_paired,
     compare_runs,
     contrasts,
+    grouped_bootstrap,
     images_to_tell,
     mcnemar,
     mean_interval,
@@ -309,3 +310,16 @@ def test_no_more_strangers_are_accepted_than_allowed(rate, accepted):
 def test_a_rate_that_cannot_be_seen_is_a_sentence(n, rate):
     with pytest.raises(CourseError, match="false accepts can't be seen"):
         accept_threshold(np.arange(n), rate)
+
+
+def test_a_bootstrap_by_group_is_as_wide_as_the_groups_differ():
+    values, groups = np.repeat([0., 1.] * 10, 50), np.repeat(np.arange(20), 50)
+    mean, low, high = grouped_bootstrap(values, groups)
+    assert mean == 0.5 and high - low == pytest.approx(2 * 1.96 * (0.25 / 20) ** 0.5, rel=0.1)
+    _, low, high = grouped_bootstrap(values, np.arange(1000))
+    assert high - low == pytest.approx(2 * 1.96 * (0.25 / 1000) ** 0.5, rel=0.1)
+    mean, low, high = grouped_bootstrap([1., 1., 1., 0.], ["a", "a", "a", "b"])
+    assert (mean, low, high) == (0.75, 0., 1.)
+    for values, groups in ([1., 2.], ["a"]), ([], []), ([1., 2.], ["a", "a"]):
+        with pytest.raises(CourseError, match="two groups at least"):
+            grouped_bootstrap(values, groups)

@@ -59,9 +59,15 @@ def own_04(ws):
             "explore": lambda configurations, title: None}
 
 
+def own_06(ws):
+    "Two functions of the lesson, and points; nothing is trained."
+    ring = np.random.default_rng(2).uniform(-3, 8, (5, 5))
+    return {"mlp": mlp, "lorenz96": lorenz96, "ring": ring, "later": ring, "worth": lambda sets: None}
+
+
 OWN = {"00_start": lambda ws: {}, "01_data": own_01, "02_baseline": own_02,
        "03_finetune": own_03, "04_ablate": own_04,
-       "05_text": lambda ws: {"n_hidden": 8}, "06_functions": lambda ws: {"mlp": mlp, "lorenz96": lorenz96},
+       "05_text": lambda ws: {"n_hidden": 8}, "06_functions": own_06,
        "07_words": lambda ws: {}, "10_verify": lambda ws: {}, "13_claims": lambda ws: {}}
 
 
@@ -224,7 +230,8 @@ WRONG = {
                    lambda x, y: [np.concatenate([np.roll(a, k, axis=1) for k in range(4)]) for a in (x, y)],
                    lambda x, y: [np.concatenate([np.roll(a, k * way, axis=1) for k in range(5)])
                                  for a, way in ((x, 1), (y, -1))],
-                   lambda x, y: [np.concatenate([np.roll(a, k, axis=0) for k in range(5)]) for a in (x, y)]),
+                   lambda x, y: [np.concatenate([np.roll(a, k, axis=0) for k in range(5)]) for a in (x, y)],
+                   lambda x, y: (made := np.random.default_rng(0).uniform(-3, 8, (5 * len(x), 5)), lorenz96(made))),
         "padded": (lambda numbers: [str(n) for n in numbers], lambda numbers: [f"{n:04d}" for n in numbers],
                    lambda numbers: sorted(str(n).zfill(len(str(max(numbers)))) for n in numbers),
                    lambda numbers: [str(n).zfill(len(str(len(numbers)))) for n in numbers],
@@ -270,7 +277,8 @@ WRONG = {
                                   sorted(set(chapters)))[:5]).astype(int),
                               drawn_chapters(lambda test, share: test.mean() <= share),
                               drawn_chapters(lambda test, share: test.mean() < 0.25),
-                              lambda chapters, share, seed: drawn_chapters()(chapters, share, None)),
+                              lambda chapters, share, seed: drawn_chapters()(chapters, share, None),
+                              lambda chapters, share, seed: drawn_chapters()(chapters, share, 0)),
     },
     "13_claims": {
         "verdict": (lambda low, high, threshold, side: "supported" if low >= threshold else "refuted",
