@@ -16,6 +16,7 @@ from coursekit.functions import lorenz96, mlp
 from coursekit.runs import config_diff
 from coursekit.splits import center_crop_all, kfold_splits
 from coursekit.stats import mcnemar, wilson_interval
+from coursekit.text import CharModel
 from coursekit.workspace import show_table
 
 
@@ -67,7 +68,7 @@ def own_06(ws):
 
 OWN = {"00_start": lambda ws: {}, "01_data": own_01, "02_baseline": own_02,
        "03_finetune": own_03, "04_ablate": own_04,
-       "05_text": lambda ws: {"n_hidden": 8}, "06_functions": own_06,
+       "05_text": lambda ws: {"n_hidden": 8, "CharModel": CharModel}, "06_functions": own_06,
        "07_words": lambda ws: {}, "10_verify": lambda ws: {}, "13_claims": lambda ws: {}}
 
 
@@ -207,15 +208,23 @@ WRONG = {
     },
     "05_text": {
         "my_nucleus": (lambda probs, p: {i for i, q in enumerate(probs) if q >= 1 - p}, lambda probs,
-                       p: {i for i in range(len(probs)) if sum(q for q in probs if q >= probs[i]) <= p}),
+                       p: {i for i in range(len(probs)) if sum(q for q in probs if q >= probs[i]) <= p},
+                       lambda probs, p: {*sorted(range(len(probs)), key=lambda i: -probs[i])[:1 if max(probs) >= p
+                                                                                              else 2]}),
         "layer_parameters": (lambda kind, n_in, n_hidden: {"RNN": 1, "GRU": 3, "LSTM": 4}[kind] * n_hidden
                              * (n_in + n_hidden + 1), lambda kind, n_in, n_hidden: n_hidden * (n_in + n_hidden + 2)),
         "depths": (lambda: {f"{n} deep": {"n_layers": n, "n_hidden": 64 * n} for n in (1, 2, 3)},
-                   lambda: {f"{n} deep": {"n_layers": n} for n in (1, 2)}),
-        "remedies": (lambda: {"plain": {"n_layers": 3}, "dropout": {"n_layers": 3, "dropout": 0.5},
-                              "norm": {"n_layers": 3, "norm": True}},
-                     lambda: {f"{n} {d} {norm}": {"n_layers": n, "dropout": d, "norm": norm} for n, d,
-                              norm in ((1, 0, False), (3, 0.5, False), (3, 0, True), (3, 0.5, True))}),
+                   lambda: {f"{n} deep": {"n_layers": n} for n in (1, 2)},
+                   lambda: {f"{n} deep": {"kind": "GRU", "n_layers": n} for n in (1, 2, 3)},
+                   lambda: {f"{n} deep": {"kind": "lstm", "n_layers": n} for n in (1, 2, 3)}),
+        "remedies": (lambda own={"n_layers": 3, "n_hidden": 8}: {"plain": own, "dropout": {**own, "dropout": 0.5},
+                                                                 "norm": {**own, "norm": True}},
+                     lambda: {f"{n} {d} {norm}": {"n_hidden": 8, "n_layers": n, "dropout": d, "norm": norm} for n, d,
+                              norm in ((1, 0, False), (3, 0.5, False), (3, 0, True), (3, 0.5, True))},
+                     lambda: {f"{d} {norm}": {"n_layers": 3, "n_hidden": 16, "dropout": d, "norm": norm}
+                              for d in (0., 0.5) for norm in (False, True)},
+                     lambda: {f"{d} {norm}": {"n_layers": 3, "n_hidden": 8, "dropouts": d, "norm": norm}
+                              for d in (0., 0.5) for norm in (False, True)}),
     },
     "06_functions": {
         "starts_needed": (lambda p, sure=0.95: round(1 / p), lambda p, sure=0.95: int(np.ceil(sure / p)),
