@@ -171,7 +171,7 @@ def _unnamed(table, notebook) -> list[str]:
     lines = [line for c in cells if c.cell_type == "code" for line in c.source.splitlines()]
     packages = {m[1] for line in lines if (m := re.match(r"\s*(?:import|from)\s+(\w+)", line))}
     return [f"the table does not name {name}" for name in (*sorted(urls), *sorted(packages - sys.stdlib_module_names))
-            if name.lower() not in said]
+            if not re.search(rf"(?<!\w){re.escape(name.lower())}(?!\w)", said)]
 
 # %% ../nbs/13_claims.ipynb #13000035
 def report_and_slides(notebook,   # a notebook that was run and saved, with cells tagged slide or report

@@ -254,6 +254,8 @@ WRONG = {
                       lambda p, d: int(np.argmin([v if v >= p else np.inf for v in d])) if max(d) > p
                       else int(np.argmax(d))),
         "rejects_at": (lambda same, different, rate: np.mean(same < np.quantile(different, rate)),
+                       lambda same, different, rate: np.mean(same >= np.sort(different)[round(len(different) * rate)]),
+                       lambda same, different, rate: np.mean(same >= np.quantile(different, rate)),
                        lambda same, different, rate: np.mean(same >= np.quantile(different, 1 - rate)),
                        lambda same, different, rate: rate,
                        lambda same, different, rate: np.mean(same >= np.sort(same)[round(len(same) * (1 - rate)) - 1]),
@@ -294,7 +296,10 @@ WRONG = {
                     lambda low, high, threshold, side: "supported" if low >= threshold
                     else "refuted" if high < threshold else "undecided",
                     lambda low, high, threshold, side: "undecided" if low <= threshold <= high else "supported"
-                    if (low > threshold) == (side == "at least") else "refuted"),
+                    if (low > threshold) == (side == "at least") else "refuted",
+                    lambda low, high, threshold, side: ("supported" if low >= threshold else "refuted"
+                                                        if high <= threshold else "undecided") if side == "at least"
+                    else "supported" if high <= threshold else "refuted" if low > threshold else "undecided"),
         "one_draw": (lambda values, groups, rng: rng.choice(values, len(values)).mean(),
                      lambda values, groups, rng: values[np.isin(groups, rng.choice(np.unique(groups), 3))].mean(),
                      lambda values, groups, rng: np.mean([values[groups == g].mean() for g in rng.choice(
