@@ -7,9 +7,10 @@ __all__ = ['RATE', 'N_FFT', 'HOP', 'STEP', 'NOISES', 'read_sound', 'as_loud', 't
            'find_events', 'match_events', 'event_counts', 'precision_recall', 'best_threshold', 'ratio_interval',
            'made_word', 'espeak']
 
-# %% ../nbs/kit/45_audio.ipynb #739ea6ce
+# %% ../nbs/kit/45_audio.ipynb #252328c4
 import math
 import shutil
+import struct
 import subprocess
 import tempfile
 import warnings
@@ -27,7 +28,7 @@ RATE = 8000              # samples a second
 N_FFT, HOP = 256, 128    # samples of a frame, and from one frame to the next: 32 ms and 16 ms
 STEP = 4                 # frames that a detector takes at once: 64 ms
 
-# %% ../nbs/kit/45_audio.ipynb #00f50ea1
+# %% ../nbs/kit/45_audio.ipynb #e8187e53
 def read_sound(path,
                rate=RATE, # samples a second that you want
               ) -> np.ndarray: # float32, shape (n,)
@@ -40,7 +41,8 @@ def read_sound(path,
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", wavfile.WavFileWarning)  # of chunks that hold no sound
             own, sound = wavfile.read(path) if path.suffix.lower() == ".wav" else _by_soundfile(path)
-    except (OSError, ValueError, EOFError, RuntimeError) as e:  # soundfile's errors are RuntimeErrors
+    # soundfile's errors are RuntimeErrors; SciPy gives the others for a WAV that ends too early
+    except (OSError, ValueError, EOFError, RuntimeError, NameError, struct.error) as e:
         raise CourseError(f"{short_path(path)} can't be read as sound ({str(e).splitlines()[0]:.80}): a whole WAV or "
                           f"FLAC file is expected.") from e
     sound = _as_float(sound)
@@ -67,7 +69,7 @@ def _as_float(sound) -> np.ndarray: # float32 in [-1, 1]
     largest = 1 if sound.dtype.kind == "f" else -np.iinfo(sound.dtype).min
     return (sound / largest).astype(np.float32)
 
-# %% ../nbs/kit/45_audio.ipynb #cd57c211
+# %% ../nbs/kit/45_audio.ipynb #3e4bb94f
 def as_loud(sound, rms=0.05) -> np.ndarray:
     "The sound at a loudness, its root mean square; silence stays."
     sound = np.asarray(sound, np.float32)
@@ -89,7 +91,7 @@ def one_length(sounds, n) -> np.ndarray: # float32, shape (len(sounds), n)
         row[(n - len(cut)) // 2:][:len(cut)] = cut
     return out
 
-# %% ../nbs/kit/45_audio.ipynb #d2c34f09
+# %% ../nbs/kit/45_audio.ipynb #689db67c
 def mel_filters(rate=RATE, n_fft=N_FFT,
                 n_mels=32, # bands
                ) -> torch.Tensor: # float32, shape (n_mels, n_fft // 2 + 1)
@@ -114,7 +116,7 @@ def log_mel(sounds,     # float, shape (n, samples)
     power = torch.stft(sounds, n_fft, hop, window=torch.hann_window(n_fft), center=False, return_complex=True).abs()**2
     return (mel_filters(rate, n_fft, n_mels) @ power + 1e-5).log().transpose(1, 2).contiguous()
 
-# %% ../nbs/kit/45_audio.ipynb #75319a5e
+# %% ../nbs/kit/45_audio.ipynb #733edd59
 def random_shift(max_frames=6, # to both sides
                  max_mels=2,   # up and down: a voice that is higher or lower
                 ):
@@ -140,7 +142,7 @@ def random_mask(max_frames=10, max_mels=6):
         return torch.where(hide, xb.mean((1, 2), keepdim=True), xb), yb
     return mask
 
-# %% ../nbs/kit/45_audio.ipynb #084fbf6c
+# %% ../nbs/kit/45_audio.ipynb #a29e65e3
 class SoundNet(nn.Module):
     "Convolutions along the time, then mean and maximum over it: spectrograms (bs, frames, n_mels) to (bs, n_classes)."
     def __init__(self, n_classes,
@@ -179,7 +181,7 @@ class Detector(nn.Module):
         "Scores of the steps."
         return self.step(xb)[0]
 
-# %% ../nbs/kit/45_audio.ipynb #c0e3df8b
+# %% ../nbs/kit/45_audio.ipynb #3b662dad
 def clip_samples(n_steps) -> int:
     "Samples that make `n_steps` steps of a detector."
     return (n_steps * STEP - 1) * HOP + N_FFT
@@ -207,7 +209,7 @@ class Listener:
             scores, self.state = self.model.step(frames.to(self.model.out.weight.device), self.state)
         return scores[0].sigmoid().float().cpu().numpy()
 
-# %% ../nbs/kit/45_audio.ipynb #4c859bea
+# %% ../nbs/kit/45_audio.ipynb #559d0524
 NOISES = "white", "pink", "hum", "babble"
 
 
@@ -256,7 +258,7 @@ def lay_over(background, words, starts,
         out[start:start + len(word)] += as_loud(word, level * 10 ** (snr / 20))
     return out
 
-# %% ../nbs/kit/45_audio.ipynb #ce68b2cb
+# %% ../nbs/kit/45_audio.ipynb #7fe0a663
 def end_steps(ends,    # where words end, in samples
               n_steps, # of the clip
              ) -> np.ndarray: # float32 of 0 and 1, shape (n_steps,)
@@ -301,7 +303,7 @@ def trigger_task(width=6,  # steps that a label stays 1
     steps = lambda xb, n: (len(xb), xb.shape[1] // STEP)
     return Task("trigger word", lambda: StepLoss(weight), (steps_right,), steps, targets=widen(width), labels=steps)
 
-# %% ../nbs/kit/45_audio.ipynb #d36a1e08
+# %% ../nbs/kit/45_audio.ipynb #464b3997
 def find_events(probs,     # of one clip, shape (n_steps,)
                 threshold,
                 rest=8,    # steps without a second event
@@ -345,7 +347,7 @@ def precision_recall(counts # shape (n_clips, 3), as from `event_counts`
     return {"precision": hits / found if found else float("nan"), "recall": hits / words if words else float("nan"),
             "f1": 2 * hits / max(1, found + words)}
 
-# %% ../nbs/kit/45_audio.ipynb #684ad9ac
+# %% ../nbs/kit/45_audio.ipynb #ce5ad436
 def best_threshold(probs, ends) -> float:
     "The threshold with the highest f1 on clips that are there to choose by; of equal ones the middle."
     tried = np.round(np.arange(0.05, 0.96, 0.05), 2)
@@ -367,7 +369,7 @@ def ratio_interval(top, bottom,   # a number a clip, such as hits and words
     low, high = np.quantile(above[below > 0] / below[below > 0], [0.025, 0.975])
     return float(top.sum() / bottom.sum()), float(low), float(high)
 
-# %% ../nbs/kit/45_audio.ipynb #99f5ae3e
+# %% ../nbs/kit/45_audio.ipynb #33d1b4cf
 _VOWELS = np.array([[300, 2300, 3000], [500, 1900, 2500], [750, 1200, 2500], [500, 900, 2400], [320, 800, 2300]])  # Hz
 
 
@@ -389,7 +391,7 @@ def made_word(number, # 0 to 9
     hiss = rng.normal(0, 0.3, RATE // 10 if number % 3 == 0 else 1)
     return as_loud(np.concatenate([hiss, sound]) + rng.normal(0, 0.01, n + len(hiss)))
 
-# %% ../nbs/kit/45_audio.ipynb #0be39c0f
+# %% ../nbs/kit/45_audio.ipynb #a28fda1d
 def espeak(texts,
            voice,    # such as 'en-us', or 'de+f3' with a variant
            speed=150, # words a minute

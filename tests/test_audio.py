@@ -106,8 +106,8 @@ def test_a_frame_knows_its_own_samples_and_no_others():
     for t in 0, 7, whole.shape[1] - 1:
         assert torch.allclose(log_mel(sound[:, t * HOP:t * HOP + N_FFT])[0, 0], whole[0, t], atol=1e-4)
     assert mel_filters(16000, 512, 40).shape == (40, 257) and (mel_filters().sum(1) > 0).all()
-    with pytest.raises(CourseError, match="80 bands are more than 256 samples at 8,000 a second can tell apart"):
-        mel_filters(n_mels=80)
+    with pytest.raises(CourseError, match="200 bands are more than 256 samples at 8,000 a second can tell apart"):
+        mel_filters(n_mels=200)
     for wrong in sound[0], sound[:, :100]:
         with pytest.raises(CourseError, match=r"\(n, samples\) with 256 samples or more is expected"):
             log_mel(wrong)
@@ -180,7 +180,8 @@ def test_words_are_as_loud_as_said():
     out = lay_over(0.3 * noise, [TONE[:2000], TONE[:1000]], [1000, 5000], [20, 0])
     alone = out - 0.3 * noise
     loud = lambda a: np.sqrt(np.mean(a**2))
-    assert loud(alone[1000:3000]) == pytest.approx(3, rel=0.01) and loud(alone[5000:6000]) == pytest.approx(0.3, rel=0.01)
+    assert loud(alone[1000:3000]) == pytest.approx(3, rel=0.01)
+    assert loud(alone[5000:6000]) == pytest.approx(0.3, rel=0.01)
     assert not alone[:1000].any() and not alone[3000:5000].any() and not alone[6000:].any()
 
 
@@ -217,7 +218,7 @@ def test_as_many_events_are_matched_as_can_be():
     for _ in range(150):
         found, true = np.sort(rng.uniform(0, 4, rng.integers(0, 5))), np.sort(rng.uniform(0, 4, rng.integers(0, 4)))
         pairs = match_events(found, true)
-        near = lambda i, j: -0.1 <= found[i] - true[j] <= 0.6
+        near = lambda i, j, found=found, true=true: -0.1 <= found[i] - true[j] <= 0.6
         assert all(near(i, j) for i, j in pairs)
         assert len({i for i, _ in pairs}) == len({j for _, j in pairs}) == len(pairs)
         most = max((sum(j is not None and near(i, j) for i, j in enumerate(order))

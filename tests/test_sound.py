@@ -65,7 +65,8 @@ def test_the_usual_test_has_everybody_in_every_part(spoken, ws):
     s = digit_splits(spoken, ws)
     for part, takes in (("test", {0}), ("valid", {5}), ("train", {10, 11, 12, 13})):
         idx = getattr(s, part)
-        assert set(spoken.takes[idx]) == takes and len(set(spoken.speakers[idx])) == 6 and set(s.labels[idx]) == {*range(10)}
+        assert set(spoken.takes[idx]) == takes and len(set(spoken.speakers[idx])) == 6
+        assert set(s.labels[idx]) == {*range(10)}
     assert s.files[s.test[0]] == "0_voice 0_0" and (s.labels == spoken.words).all()
 
 
@@ -93,7 +94,8 @@ def test_labels_follow_the_trigger_word(spoken):
         seen += len(ends)
     assert 15 < seen < 50
     again = trigger_clips(spoken, which, 4, 30, seed=3)
-    assert np.array_equal(again[0], sounds) and not np.array_equal(trigger_clips(spoken, which, 4, 30, seed=4)[0], sounds)
+    assert np.array_equal(again[0], sounds)
+    assert not np.array_equal(trigger_clips(spoken, which, 4, 30, seed=4)[0], sounds)
 
 
 def test_words_too_long_are_left_out_and_none_left_is_a_sentence(spoken):
