@@ -4,7 +4,7 @@
 __all__ = ['FSDD', 'DIGITS', 'VARIANTS', 'Recordings', 'fsdd', 'digit_splits', 'without_speaker', 'trigger_clips',
            'trigger_splits', 'trigger_fold', 'synthetic_digits', 'sentences']
 
-# %% ../nbs/11_sound.ipynb #667979e4
+# %% ../nbs/11_sound.ipynb #8ffbb951
 import re
 import warnings
 from dataclasses import dataclass, replace
@@ -31,7 +31,7 @@ from .fetch import fetch, present
 from .files import CourseError, short_path
 from .splits import Splits, array_splits
 
-# %% ../nbs/11_sound.ipynb #da6a3a7c
+# %% ../nbs/11_sound.ipynb #4a23c97d
 @dataclass(frozen=True)
 class Recordings:
     "Sounds of single words, who says them, and the how-manieth time."
@@ -42,7 +42,7 @@ class Recordings:
     takes: np.ndarray    # 0 for a speaker's first recording of a word, and so on, shape (n,)
     stand_in: str = ""   # what these sounds really are, where they only stand in for the real ones
 
-# %% ../nbs/11_sound.ipynb #7fd9a241
+# %% ../nbs/11_sound.ipynb #85e59782
 FSDD = "Free Spoken Digit Dataset"
 
 
@@ -75,7 +75,7 @@ def _made_words(takes) -> Recordings:
     sounds = [made_word(word, voice, np.random.default_rng([word, voice, take])) for word, voice, take in rows]
     return Recordings(FSDD, sounds, words, np.array([f"voice {v}" for v in voices]), takes, "made voices")
 
-# %% ../nbs/11_sound.ipynb #c31493c7
+# %% ../nbs/11_sound.ipynb #5348f655
 def digit_splits(spoken,
                  ws) -> Splits: # of spectrograms, float32 (n, frames, bands)
     "The usual test: takes 0 to 4 of each word and speaker; takes 5 to 9 validate, the rest trains."
@@ -98,7 +98,7 @@ def without_speaker(splits,
     return replace(splits, name=f"{splits.name} without {name}", train=rest(splits.train), valid=rest(splits.valid),
                    test=np.flatnonzero(speakers == name))
 
-# %% ../nbs/11_sound.ipynb #967faac6
+# %% ../nbs/11_sound.ipynb #4fc8bc75
 def trigger_clips(spoken,
                   which,      # numbers of the recordings to draw from
                   trigger,    # the word that is waited for
@@ -126,7 +126,7 @@ def trigger_clips(spoken,
         spans.append([(s / RATE, e / RATE, int(spoken.words[i])) for s, e, i in zip(starts, ends, drawn)])
     return np.array(sounds), np.array(labels), spans
 
-# %% ../nbs/11_sound.ipynb #d0340dc6
+# %% ../nbs/11_sound.ipynb #250d6791
 def trigger_splits(spoken, ws,
                    trigger=7,
                    n_train=50, n_test=30, # clips of each speaker: of takes from 10 on, and of takes 0 to 9
@@ -147,7 +147,7 @@ def trigger_splits(spoken, ws,
                           test[::2], test[1::2], stand_in=spoken.stand_in)
     return splits, np.array(who), sounds, spans
 
-# %% ../nbs/11_sound.ipynb #dd291da6
+# %% ../nbs/11_sound.ipynb #9a546175
 def trigger_fold(splits, who, name,
                  known=False, # True: the speaker is among those who are trained on
                 ) -> Splits:
@@ -162,7 +162,7 @@ def trigger_fold(splits, who, name,
     return replace(splits, name=f"{splits.name}, {name} {'known' if known else 'unknown'}",
                    train=splits.train[np.isin(who[splits.train], four)], valid=valid, test=test)
 
-# %% ../nbs/11_sound.ipynb #541eb973
+# %% ../nbs/11_sound.ipynb #e2ed2b65
 DIGITS = {"English": ("en-us", "zero one two three four five six seven eight nine"),
           "German": ("de", "null eins zwei drei vier fünf sechs sieben acht neun"),
           "Spanish": ("es", "cero uno dos tres cuatro cinco seis siete ocho nueve"),
