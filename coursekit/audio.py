@@ -25,7 +25,8 @@ from .files import CourseError, short_path
 from .task import Task
 
 RATE = 8000              # samples a second
-N_FFT, HOP = 256, 128    # samples of a frame, and from one frame to the next: 32 ms and 16 ms
+N_FFT = 256              # samples of a frame: 32 ms
+HOP = 128                # samples from one frame to the next: 16 ms
 STEP = 4                 # frames that a detector takes at once: 64 ms
 
 # %% ../nbs/kit/45_audio.ipynb #e8187e53
