@@ -16,6 +16,7 @@ from coursekit.functions import lorenz96, mlp
 from coursekit.runs import config_diff
 from coursekit.splits import center_crop_all, kfold_splits
 from coursekit.stats import mcnemar, wilson_interval
+from coursekit.text import CharModel
 from coursekit.workspace import show_table
 
 
@@ -59,10 +60,26 @@ def own_04(ws):
             "explore": lambda configurations, title: None}
 
 
+def own_06(ws):
+    "Two functions of the lesson, and points; nothing is trained."
+    ring = np.random.default_rng(2).uniform(-3, 8, (5, 5))
+    return {"mlp": mlp, "lorenz96": lorenz96, "ring": ring, "later": ring, "worth": lambda sets: None}
+
+
 OWN = {"00_start": lambda ws: {}, "01_data": own_01, "02_baseline": own_02,
        "03_finetune": own_03, "04_ablate": own_04,
-       "05_text": lambda ws: {"n_hidden": 8}, "06_functions": lambda ws: {"mlp": mlp, "lorenz96": lorenz96},
-       "07_words": lambda ws: {}, "10_verify": lambda ws: {}, "11_sound": lambda ws: {}, "13_claims": lambda ws: {}}
+       "05_text": lambda ws: {"n_hidden": 8, "CharModel": CharModel}, "06_functions": own_06, "07_words": lambda ws: {}, "10_verify": lambda ws: {}, "11_sound": lambda ws: {}, "13_claims": lambda ws: {}}
+
+
+def drawn_chapters(goes_on=lambda test, share: test.mean() < share):
+    "Chapters one by one, for as long as this says."
+    def answer(chapters, share, seed):
+        test = np.zeros(len(chapters), bool)
+        for chapter in np.random.default_rng(seed).permutation(sorted(set(chapters))):
+            if goes_on(test, share):
+                test |= np.array(chapters) == chapter
+        return test
+    return answer
 
 
 def by_counts(rule):
@@ -125,7 +142,8 @@ WRONG = {
     "00_start": {"n_epochs": (lambda ws: 15, lambda ws: ws.pick(tiny=1, quick=100, full=15))},
     "01_data": {
         "n_test": (lambda accuracy, half_width: accuracy * (1 - accuracy) / half_width**2, lambda accuracy,
-                   half_width: 1.96**2 * accuracy / half_width**2),
+                   half_width: 1.96**2 * accuracy / half_width**2,
+                   lambda accuracy, half_width: int(1.96**2 * accuracy * (1 - accuracy) / half_width**2)),
         "leaked": (pairs_instead_of_images, lambda pairs,
                    splits: len({i for i in pairs["first"] if split_names(splits)[i] == "test"}),
                    one_side("first", "second"), one_side("second", "first"), lambda pairs, splits: 2),
@@ -206,15 +224,23 @@ WRONG = {
     },
     "05_text": {
         "my_nucleus": (lambda probs, p: {i for i, q in enumerate(probs) if q >= 1 - p}, lambda probs,
-                       p: {i for i in range(len(probs)) if sum(q for q in probs if q >= probs[i]) <= p}),
+                       p: {i for i in range(len(probs)) if sum(q for q in probs if q >= probs[i]) <= p},
+                       lambda probs, p: {*sorted(range(len(probs)), key=lambda i: -probs[i])[:1 if max(probs) >= p
+                                                                                              else 2]}),
         "layer_parameters": (lambda kind, n_in, n_hidden: {"RNN": 1, "GRU": 3, "LSTM": 4}[kind] * n_hidden
                              * (n_in + n_hidden + 1), lambda kind, n_in, n_hidden: n_hidden * (n_in + n_hidden + 2)),
         "depths": (lambda: {f"{n} deep": {"n_layers": n, "n_hidden": 64 * n} for n in (1, 2, 3)},
-                   lambda: {f"{n} deep": {"n_layers": n} for n in (1, 2)}),
-        "remedies": (lambda: {"plain": {"n_layers": 3}, "dropout": {"n_layers": 3, "dropout": 0.5},
-                              "norm": {"n_layers": 3, "norm": True}},
-                     lambda: {f"{n} {d} {norm}": {"n_layers": n, "dropout": d, "norm": norm} for n, d,
-                              norm in ((1, 0, False), (3, 0.5, False), (3, 0, True), (3, 0.5, True))}),
+                   lambda: {f"{n} deep": {"n_layers": n} for n in (1, 2)},
+                   lambda: {f"{n} deep": {"kind": "GRU", "n_layers": n} for n in (1, 2, 3)},
+                   lambda: {f"{n} deep": {"kind": "lstm", "n_layers": n} for n in (1, 2, 3)}),
+        "remedies": (lambda own={"n_layers": 3, "n_hidden": 8}: {"plain": own, "dropout": {**own, "dropout": 0.5},
+                                                                 "norm": {**own, "norm": True}},
+                     lambda: {f"{n} {d} {norm}": {"n_hidden": 8, "n_layers": n, "dropout": d, "norm": norm} for n, d,
+                              norm in ((1, 0, False), (3, 0.5, False), (3, 0, True), (3, 0.5, True))},
+                     lambda: {f"{d} {norm}": {"n_layers": 3, "n_hidden": 16, "dropout": d, "norm": norm}
+                              for d in (0., 0.5) for norm in (False, True)},
+                     lambda: {f"{d} {norm}": {"n_layers": 3, "n_hidden": 8, "dropouts": d, "norm": norm}
+                              for d in (0., 0.5) for norm in (False, True)}),
     },
     "06_functions": {
         "starts_needed": (lambda p, sure=0.95: round(1 / p), lambda p, sure=0.95: int(np.ceil(sure / p)),
@@ -229,7 +255,8 @@ WRONG = {
                    lambda x, y: [np.concatenate([np.roll(a, k, axis=1) for k in range(4)]) for a in (x, y)],
                    lambda x, y: [np.concatenate([np.roll(a, k * way, axis=1) for k in range(5)])
                                  for a, way in ((x, 1), (y, -1))],
-                   lambda x, y: [np.concatenate([np.roll(a, k, axis=0) for k in range(5)]) for a in (x, y)]),
+                   lambda x, y: [np.concatenate([np.roll(a, k, axis=0) for k in range(5)]) for a in (x, y)],
+                   lambda x, y: (made := np.random.default_rng(0).uniform(-3, 8, (5 * len(x), 5)), lorenz96(made))),
         "padded": (lambda numbers: [str(n) for n in numbers], lambda numbers: [f"{n:04d}" for n in numbers],
                    lambda numbers: sorted(str(n).zfill(len(str(max(numbers)))) for n in numbers),
                    lambda numbers: [str(n).zfill(len(str(len(numbers)))) for n in numbers],
@@ -243,6 +270,8 @@ WRONG = {
                       lambda p, d: int(np.argmin([v if v >= p else np.inf for v in d])) if max(d) > p
                       else int(np.argmax(d))),
         "rejects_at": (lambda same, different, rate: np.mean(same < np.quantile(different, rate)),
+                       lambda same, different, rate: np.mean(same >= np.sort(different)[round(len(different) * rate)]),
+                       lambda same, different, rate: np.mean(same >= np.quantile(different, rate)),
                        lambda same, different, rate: np.mean(same >= np.quantile(different, 1 - rate)),
                        lambda same, different, rate: rate,
                        lambda same, different, rate: np.mean(same >= np.sort(same)[round(len(same) * (1 - rate)) - 1]),
@@ -289,19 +318,26 @@ WRONG = {
         "held_out_chapters": (lambda chapters, share, seed: np.random.default_rng(seed).random(len(chapters)) < share,
                               lambda chapters, share, seed: np.arange(len(chapters)) < share * len(chapters),
                               lambda chapters, share, seed: np.random.default_rng(seed).permutation(len(chapters))
-                              < 1.1 * share * len(chapters),
+                              < share * len(chapters),
                               lambda chapters, share, seed: np.isin(chapters, sorted(set(chapters))[:5]),
                               lambda chapters, share, seed: np.isin(chapters, np.random.default_rng(seed).permutation(
                                   sorted(set(chapters)))[:1]),
                               lambda chapters, share, seed: np.isin(chapters, np.random.default_rng(seed).permutation(
-                                  sorted(set(chapters)))[:5]).astype(int)),
+                                  sorted(set(chapters)))[:5]).astype(int),
+                              drawn_chapters(lambda test, share: test.mean() <= share),
+                              drawn_chapters(lambda test, share: test.mean() < 0.25),
+                              lambda chapters, share, seed: drawn_chapters()(chapters, share, None),
+                              lambda chapters, share, seed: drawn_chapters()(chapters, share, 0)),
     },
     "13_claims": {
         "verdict": (lambda low, high, threshold, side: "supported" if low >= threshold else "refuted",
                     lambda low, high, threshold, side: "supported" if low >= threshold
                     else "refuted" if high < threshold else "undecided",
                     lambda low, high, threshold, side: "undecided" if low <= threshold <= high else "supported"
-                    if (low > threshold) == (side == "at least") else "refuted"),
+                    if (low > threshold) == (side == "at least") else "refuted",
+                    lambda low, high, threshold, side: ("supported" if low >= threshold else "refuted"
+                                                        if high <= threshold else "undecided") if side == "at least"
+                    else "supported" if high <= threshold else "refuted" if low > threshold else "undecided"),
         "one_draw": (lambda values, groups, rng: rng.choice(values, len(values)).mean(),
                      lambda values, groups, rng: values[np.isin(groups, rng.choice(np.unique(groups), 3))].mean(),
                      lambda values, groups, rng: np.mean([values[groups == g].mean() for g in rng.choice(
