@@ -351,7 +351,7 @@ def precision_recall(counts # shape (n_clips, 3), as from `event_counts`
 # %% ../nbs/kit/45_audio.ipynb #ce5ad436
 def best_threshold(probs, ends) -> float:
     "The threshold with the highest f1 on clips that are there to choose by; of equal ones the middle."
-    tried = np.round(np.arange(0.05, 0.96, 0.05), 2)
+    tried = np.r_[np.round(np.arange(0.05, 0.96, 0.05), 2), 0.97, 0.98, 0.99]
     f1 = np.array([precision_recall(event_counts(probs, ends, t))["f1"] for t in tried])
     best = tried[f1 == f1.max()]
     return float(best[len(best) // 2])

@@ -104,6 +104,7 @@ def trigger_clips(spoken,
                   trigger,    # the word that is waited for
                   n_clips, seed,
                   n_steps=78, # of `STEP` frames: 5 s
+                  snr=(5, 20), # decibels above the background
                  ) -> tuple:  # sounds (n_clips, samples), labels (n_clips, n_steps), spans
     """Words of one voice over noise; a label is 1 at the step that has heard a trigger word to its end. The spans of a
     clip are [(start, end, word), ...], in seconds."""
@@ -119,7 +120,7 @@ def trigger_clips(spoken,
         words = [spoken.sounds[i] for i in drawn]
         noise = make_noise(n, NOISES[rng.integers(len(NOISES))], rng, [spoken.sounds[i] for i in others])
         starts = random_starts([len(word) for word in words], n, rng, gap=400)
-        clip = lay_over(noise, words, starts, rng.uniform(5, 20, len(words)))
+        clip = lay_over(noise, words, starts, rng.uniform(*snr, len(words)))
         sounds.append(as_loud(clip, 0.05 * 10 ** rng.uniform(-0.3, 0.3)))
         ends = starts + [len(word) for word in words]
         labels.append(end_steps([e for e, i in zip(ends, drawn) if spoken.words[i] == trigger], n_steps))

@@ -68,7 +68,8 @@ def own_06(ws):
 
 OWN = {"00_start": lambda ws: {}, "01_data": own_01, "02_baseline": own_02,
        "03_finetune": own_03, "04_ablate": own_04,
-       "05_text": lambda ws: {"n_hidden": 8, "CharModel": CharModel}, "06_functions": own_06, "07_words": lambda ws: {}, "10_verify": lambda ws: {}, "11_sound": lambda ws: {}, "13_claims": lambda ws: {}}
+       "05_text": lambda ws: {"n_hidden": 8, "CharModel": CharModel}, "06_functions": own_06,
+       "07_words": lambda ws: {}, "10_verify": lambda ws: {}, "11_sound": lambda ws: {}, "13_claims": lambda ws: {}}
 
 
 def drawn_chapters(goes_on=lambda test, share: test.mean() < share):
@@ -301,7 +302,9 @@ WRONG = {
                                               np.mean([any(0 <= f - e <= 0.6 for f in found) for e in ends])),
                          lambda found, ends: by_first_free(found, ends, lambda d: abs(d) <= 0.6),
                          lambda found, ends: by_first_free(found, ends, lambda d: d >= 0),
-                         lambda found, ends: by_first_free(found, ends, lambda d: 0 <= d <= 0.6)[::-1]),
+                         lambda found, ends: by_first_free(found, ends, lambda d: 0 <= d <= 0.6)[::-1],
+                         lambda found, ends: by_first_free(found, ends[::-1], lambda d: 0 <= d <= 0.6),
+                         lambda found, ends: by_first_free(found, ends, lambda d: 0 < d < 0.9)),
         "leave_each_out": (lambda files: {f[0]: ([k for k, g in enumerate(files) if g[0] != f[0]],
                                                  [k for k, g in enumerate(files) if g[0] == f[0]]) for f in files},
                            lambda files: by_speaker(files, lambda rest, own: (own, rest)),
