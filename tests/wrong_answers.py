@@ -69,7 +69,7 @@ def own_06(ws):
 OWN = {"00_start": lambda ws: {}, "01_data": own_01, "02_baseline": own_02,
        "03_finetune": own_03, "04_ablate": own_04,
        "05_text": lambda ws: {"n_hidden": 8, "CharModel": CharModel}, "06_functions": own_06,
-       "07_words": lambda ws: {}, "10_verify": lambda ws: {}, "13_claims": lambda ws: {}}
+       "07_words": lambda ws: {}, "10_verify": lambda ws: {}, "11_sound": lambda ws: {}, "13_claims": lambda ws: {}}
 
 
 def drawn_chapters(goes_on=lambda test, share: test.mean() < share):
@@ -120,6 +120,23 @@ def solved_width(n_in, n_out, depth, most):
     "The largest width, by trying."
     count = lambda width: sum(p.numel() for p in mlp(n_in, [width] * depth, n_out).parameters())
     return next(width for width in range(1, most) if count(width + 1) > most)
+
+
+def by_first_free(found, ends, near):
+    "Precision and recall where each report takes the first free word that is `near`, by its delay."
+    free, hits = list(ends), 0
+    for at in found:
+        if taken := [e for e in free if near(at - e)][:1]:
+            free.remove(taken[0])
+            hits += 1
+    return hits / len(found), hits / len(ends)
+
+
+def by_speaker(files, parts):
+    "For each speaker what `parts` makes of the positions of the others and of their own."
+    who = [file.split("_")[1] for file in files]
+    return {name: parts([k for k, w in enumerate(who) if w != name], [k for k, w in enumerate(who) if w == name])
+            for name in who}
 
 
 WRONG = {
@@ -271,6 +288,30 @@ WRONG = {
                    lambda x, y, n: (np.concatenate([np.rot90(x, k, axes=(1, 2)) for k in range(4)]),
                                     np.arange(4 * len(y)) % (4 * n)),
                    lambda x, y, n: (x, y)),
+    },
+    "11_sound": {
+        "label_steps": (lambda ends, n, w: [int(any(0 <= k - int(e // 64) < w for e in ends)) for k in range(n)],
+                        lambda ends, n, w: [int(any(0 <= k - int(np.ceil(e / 64)) < w for e in ends))
+                                            for k in range(n)],  # a step late
+                        lambda ends, n, w: [int(any(-w < k - int(np.ceil(e / 64)) + 1 <= 0 for e in ends))
+                                            for k in range(n)],  # before the end
+                        lambda ends, n, w: [sum(0 <= k - int(np.ceil(e / 64)) + 1 < w for e in ends)
+                                            for k in range(n)],  # a 2 where two labels meet
+                        lambda ends, n, w: [int(any(k == int(np.ceil(e / 64)) - 1 for e in ends)) for k in range(n)]),
+        "score_events": (lambda found, ends: (np.mean([any(0 <= f - e <= 0.6 for e in ends) for f in found]),
+                                              np.mean([any(0 <= f - e <= 0.6 for f in found) for e in ends])),
+                         lambda found, ends: by_first_free(found, ends, lambda d: abs(d) <= 0.6),
+                         lambda found, ends: by_first_free(found, ends, lambda d: d >= 0),
+                         lambda found, ends: by_first_free(found, ends, lambda d: 0 <= d <= 0.6)[::-1],
+                         lambda found, ends: by_first_free(found, ends[::-1], lambda d: 0 <= d <= 0.6),
+                         lambda found, ends: by_first_free(found, ends, lambda d: 0 < d < 0.9)),
+        "leave_each_out": (lambda files: {f[0]: ([k for k, g in enumerate(files) if g[0] != f[0]],
+                                                 [k for k, g in enumerate(files) if g[0] == f[0]]) for f in files},
+                           lambda files: by_speaker(files, lambda rest, own: (own, rest)),
+                           lambda files: by_speaker(files, lambda rest, own: (rest, own[::-1])),
+                           lambda files: by_speaker(files, lambda rest, own: (sorted(rest + own), own)),
+                           lambda files: by_speaker(files, lambda rest, own: ([files[k] for k in rest],
+                                                                              [files[k] for k in own]))),
     },
     "07_words": {
         "loss_per_character": (lambda losses, spelling, string: sum(losses) / len(string),
