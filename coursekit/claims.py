@@ -2,8 +2,8 @@
 
 # %% auto #0
 __all__ = ['KINDS', 'pinned_environment', 'run_pinned', 'read_analogies', 'analogies', 'nearest_words', 'first_other',
-           'grouped_bootstrap', 'missing_attribution', 'report_and_slides', 'project_board', 'Claim', 'claims_table',
-           'judge', 'state_claim']
+           'missing_attribution', 'report_and_slides', 'project_board', 'Claim', 'claims_table', 'judge', 'state_claim',
+           'grouped_bootstrap']
 
 # %% ../nbs/13_claims.ipynb #13000007
 import os
@@ -19,11 +19,12 @@ import numpy as np
 
 from .files import CourseError, atomic_path, short_path
 from .preregister import Claim, claims_table, judge, state_claim  # noqa: F401 - for _all_
+from .stats import grouped_bootstrap
 
 if TYPE_CHECKING:
     import pandas as pd
 
-_all_ = ["Claim", "claims_table", "judge", "state_claim"]
+_all_ = ["Claim", "claims_table", "judge", "state_claim", "grouped_bootstrap"]
 
 # %% ../nbs/13_claims.ipynb #13000008
 _NAME = r"[A-Za-z0-9][A-Za-z0-9._-]*(\[[A-Za-z0-9,._-]+\])?"
@@ -138,21 +139,6 @@ def first_other(near,      # as from `nearest_words`
         barred |= found == questions[[column]].to_numpy(object)
     return found[np.arange(len(found)), (~barred).argmax(1)]
 
-# %% ../nbs/13_claims.ipynb #13000025
-def grouped_bootstrap(values, # one number a case, such as the difference of two rules' answers
-                      groups, # to which unit each belongs: what is drawn anew
-                      n=10_000, seed=0, level=0.95,
-                     ) -> tuple[float, float, float]: # mean of the cases, low and high end of its interval
-    "The mean of cases that come in groups, with a percentile bootstrap that draws whole groups."
-    values, (_, groups) = np.asarray(values, float), np.unique(np.asarray(groups), return_inverse=True)
-    if len(values) != len(groups) or not len(values) or groups.max() < 1:
-        raise CourseError(f"There are {len(values)} values for {len(groups)} names of groups: one for each, and two "
-                          f"groups at least, are expected.")
-    sums, sizes = np.bincount(groups, values), np.bincount(groups)
-    drawn = np.random.default_rng(seed).multinomial(len(sums), np.full(len(sums), 1 / len(sums)), size=n)
-    low, high = np.quantile(drawn @ sums / (drawn @ sizes), [(1 - level) / 2, (1 + level) / 2])
-    return float(values.mean()), float(low), float(high)
-
 # %% ../nbs/13_claims.ipynb #13000032
 KINDS = "code", "data", "text", "figure", "idea"
 _COLUMNS = "what", "kind", "whose", "source", "licence", "changes"
@@ -185,7 +171,7 @@ def _unnamed(table, notebook) -> list[str]:
     lines = [line for c in cells if c.cell_type == "code" for line in c.source.splitlines()]
     packages = {m[1] for line in lines if (m := re.match(r"\s*(?:import|from)\s+(\w+)", line))}
     return [f"the table does not name {name}" for name in (*sorted(urls), *sorted(packages - sys.stdlib_module_names))
-            if name.lower() not in said]
+            if not re.search(rf"(?<!\w){re.escape(name.lower())}(?!\w)", said)]
 
 # %% ../nbs/13_claims.ipynb #13000035
 def report_and_slides(notebook,   # a notebook that was run and saved, with cells tagged slide or report

@@ -2,7 +2,7 @@
 
 # %% auto #0
 __all__ = ['contact_sheet', 'plot_top_losses', 'show_prediction', 'history', 'plot_curves', 'plot_dots', 'plot_differences',
-           'plot_gaps', 'plot_comparison', 'plot_networks']
+           'plot_gaps', 'plot_losses', 'plot_comparison', 'plot_networks']
 
 # %% ../nbs/kit/22_plots.ipynb #ea459dd8
 import textwrap
@@ -199,9 +199,12 @@ def plot_dots(runs,
 
 # %% ../nbs/kit/22_plots.ipynb #d1e5ca38
 def plot_differences(table, # as from `compare_paired`
-                     ax, title="Paired differences to the first, 95 % intervals"):
-    "What each run is better or worse by than the first, in points, with its interval; a small ring for each seed."
-    color, furthest = _COLORS[0], 2.
+                     ax, title="Paired differences to the first, 95 % intervals",
+                     unit="points of accuracy",
+                     at_least=2., # to both sides of zero, lest noise look like mountains
+                    ):
+    "What each run is better or worse by than the first, with its interval; a small ring for each seed."
+    color, furthest = _COLORS[0], at_least
     for y, row in zip(-np.arange(len(table)), table.itertuples()):
         if y == 0 or not row.by_seed:
             said = "diverged" if row.n == 0 else "no seed in common" if y else "the first"
@@ -214,7 +217,7 @@ def plot_differences(table, # as from `compare_paired`
                 markersize=3.5, linestyle="none")
         furthest = max(furthest, *np.abs([row.low, row.high, *row.by_seed]))
     ax.axvline(0, color="#333333", linewidth=0.8, zorder=0)
-    _name_rows(list(table.run), ax, "points (rings: seeds or folds)", title)
+    _name_rows(list(table.run), ax, f"{unit} (rings: seeds or folds)", title)
     ax.set_xlim(-1.08 * furthest, 1.08 * furthest)
 
 
@@ -237,6 +240,29 @@ def _name_rows(names, ax, xlabel, title):
     ax.set_yticks(-np.arange(len(names)), names, fontsize=8, parse_math=False)  # a name may hold a $
     ax.set(xlabel=xlabel, ylim=(-len(names) + 0.4, 0.6))
     ax.set_title(title, fontsize=10)
+
+# %% ../nbs/kit/22_plots.ipynb #7fcca512
+def plot_losses(table, # as from `compare_texts`
+                title) -> "plt.Figure":
+    "Losses in training and on the validation part, and paired differences to the first, side by side."
+    import matplotlib.pyplot as plt
+
+    fig, (left, right) = plt.subplots(1, 2, figsize=(10.5, 0.32 * len(table) + 2.1), layout="constrained")
+    for y, row in zip(-np.arange(len(table)), table.itertuples()):
+        left.plot([row.train_loss, row.nats], [y, y], color="#999999", linewidth=2, zorder=0)
+        for x, marker, color, label in ((row.train_loss, "s", "#E69F00", "training, as it is read"),
+                                        (row.nats, "o", "#0072B2", "validation")):
+            left.plot(x, y, marker, color=color, label=f"_{label}" if y else label)
+    _name_rows(list(table.run), left, "loss (nats a character)", "In the end, mean over the seeds")
+    fig.legend(*left.get_legend_handles_labels(), fontsize=8, loc="outside lower left", ncols=2, frameon=False)
+    n_intervals = len(table) - 1
+    plot_differences(table, right, "Validation loss less that of the first: left of 0 is better\n" + (
+        f"95 % intervals for all {n_intervals} together" if n_intervals > 1 else "95 % interval"), "nats a character",
+                     0.05)
+    right.set_yticks([])
+    fig.suptitle(title, parse_math=False)
+    plt.close(fig)
+    return fig
 
 # %% ../nbs/kit/22_plots.ipynb #5c0f41c2
 def plot_comparison(runs, title) -> "plt.Figure":

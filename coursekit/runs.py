@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from .describe import describe
-from .evaluate import _judge_test, answered_right
+from .evaluate import _judge_test, answered_right, evaluate_text
 from .files import CourseError, atomic_path, short_path
 from coursekit.ledger import (
     _text,
@@ -33,7 +33,7 @@ from .loaders import ArrayLoader
 from .resume import say_duration
 from .splits import one_size
 from .stats import compare_paired, pack_answers
-from .task import CLASSIFICATION
+from .task import CLASSIFICATION, SEQUENCE
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -309,7 +309,7 @@ def evaluate_test_once(learn, name, config):
     """Look at the test part unless the ledger has this very fit's figure, which is kept under the configuration with
     `tested` added."""
     def measure(learn):
-        found, right = _judge_test(learn)
+        found, right = (evaluate_text(learn), None) if learn.task is SEQUENCE else _judge_test(learn)
         final = {f"test_{k}": v for k, v in found.items() if k not in ("low", "high", "n", "looks")}
         return final, right, learn.data.test
     _test_once(learn, name, config, measure)

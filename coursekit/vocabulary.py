@@ -2,7 +2,7 @@
 
 # %% auto #0
 __all__ = ['tokenize', 'spaced', 'untokenize', 'WordText', 'in_words', 'in_plain_characters', 'speller', 'spelt', 'per_character',
-           'losses_by_word', 'compare_losses', 'WordVectors', 'glove']
+           'losses_by_word', 'WordVectors', 'glove']
 
 # %% ../nbs/kit/37_vocabulary.ipynb #c562ca69
 import hashlib
@@ -21,7 +21,7 @@ from .fetch import fetch, present
 from .files import CourseError, short_path
 
 if TYPE_CHECKING:
-    import pandas as pd
+    pass
 
 # %% ../nbs/kit/37_vocabulary.ipynb #09f2f86f
 _TOKEN = re.compile(r"[^\W\d_]+(?:['’][^\W\d_]+)*|\d+|\n|[^\w\s]|_")
@@ -151,30 +151,6 @@ def losses_by_word(losses, # nats of each character but the first of the plain f
         raise CourseError(f"There are {len(losses):,} losses and the plain form of the {part} part has "
                           f"{sum(lengths):,} characters: one for each but the first is expected.")
     return np.add.reduceat(losses, np.cumsum(lengths)[:-1] - 1)
-
-# %% ../nbs/kit/37_vocabulary.ipynb #f4835ff3
-def compare_losses(losses,    # {name: nats of the same tokens, shape (seeds, n)}
-                   block=100, # tokens
-                   seed=0,
-                  ) -> "pd.DataFrame": # run, nats, std, n, difference, low, high, by_seed
-    """Losses against those of the first, token by token, with a bootstrap interval over blocks of the text, 95 % for
-    all rows together (Bonferroni)."""
-    import pandas as pd
-
-    rows, rng = [], np.random.default_rng(seed)
-    first = np.atleast_2d(next(iter(losses.values())))
-    half = 0.025 / max(1, len(losses) - 1)
-    for name, own in losses.items():
-        own = np.atleast_2d(own)
-        if own.shape != first.shape:
-            raise CourseError(f"{name!r} has losses of shape {own.shape} and {next(iter(losses))!r} of {first.shape}: "
-                              f"the same tokens and as many seeds are expected.")
-        by_seed = (own - first).mean(1)
-        means = [b.mean() for b in np.array_split((own - first).mean(0), max(1, own.shape[1] // block))]
-        low, high = np.quantile(rng.choice(means, (10_000, len(means))).mean(1), [half, 1 - half])
-        rows.append({"run": name, "nats": own.mean(), "std": own.mean(1).std(ddof=1) if len(own) > 1 else np.nan,
-                     "n": len(own), "difference": by_seed.mean(), "low": low, "high": high, "by_seed": list(by_seed)})
-    return pd.DataFrame(rows)
 
 # %% ../nbs/kit/37_vocabulary.ipynb #40bc7e60
 @dataclass(frozen=True)

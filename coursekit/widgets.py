@@ -37,7 +37,7 @@ def resolution_sheet(splits, idx, sizes=(8, 16, 32, 64, 128)) -> "plt.Figure":
 # %% ../nbs/kit/26_widgets.ipynb #62a76912
 def resolution_game(splits,                      # two to ten classes
                     sizes=(8, 16, 32, 64, 128),
-                    n_each=4,                    # pictures at each size; as many as the test part has, at most
+                    n_each=4,                    # pictures at each size; as many as the validation part has, at most
                     seed=None,                   # None: other pictures each time
                    ) -> "widgets.VBox":          # its `answers` are (size, label, answer)
     "Say what a picture shows, at a resolution drawn at random, each picture once."
@@ -90,13 +90,13 @@ def resolution_score(answers # [(size, label, answer)]
 
 
 def _turns(splits, sizes, n_each, rng) -> list: # [(size, index)] in random order
-    "Test images for each size, each class about as often."
-    if len(splits.classes) > 10 or n_each < 1 or len(splits.test) < len(sizes):
-        raise CourseError(f"There are {len(splits.classes)} classes, {len(splits.test)} test images and n_each = "
-                          f"{n_each}: at most 10 classes, "
+    "Validation images for each size, each class about as often."
+    if len(splits.classes) > 10 or n_each < 1 or len(splits.valid) < len(sizes):
+        raise CourseError(f"There are {len(splits.classes)} classes, {len(splits.valid)} validation images and "
+                          f"n_each = {n_each}: at most 10 classes, "
                           f"an image for each of {len(sizes)} sizes, and 1 or more of each are expected.")
-    n_each = min(n_each, len(splits.test) // len(sizes))
-    idx = rng.permutation(splits.test)
+    n_each = min(n_each, len(splits.valid) // len(sizes))
+    idx = rng.permutation(splits.valid)
     # the nth of its class
     nth = np.array([(splits.labels[idx[:k]] == splits.labels[i]).sum() for k, i in enumerate(idx)])
     idx = idx[np.argsort(nth, kind="stable")][:n_each * len(sizes)]

@@ -12,7 +12,6 @@ import pytest
 from coursekit import claims
 from coursekit.claims import (
     first_other,
-    grouped_bootstrap,
     missing_attribution,
     nearest_words,
     pinned_environment,
@@ -119,19 +118,6 @@ def test_a_rule_leaves_words_of_the_question_out():
     assert first_other(near, VECTORS.words, QUESTIONS).tolist() == ["queen", "queen", ""]
     assert first_other(near, VECTORS.words, QUESTIONS, ()).tolist() == ["king", "woman", ""]
     assert first_other(near, VECTORS.words, QUESTIONS, ("c",)).tolist() == ["woman", "king", ""]
-
-
-def test_a_bootstrap_by_group_is_as_wide_as_the_groups_differ():
-    values, groups = np.repeat([0., 1.] * 10, 50), np.repeat(np.arange(20), 50)
-    mean, low, high = grouped_bootstrap(values, groups)
-    assert mean == 0.5 and high - low == pytest.approx(2 * 1.96 * (0.25 / 20) ** 0.5, rel=0.1)
-    _, low, high = grouped_bootstrap(values, np.arange(1000))
-    assert high - low == pytest.approx(2 * 1.96 * (0.25 / 1000) ** 0.5, rel=0.1)
-    mean, low, high = grouped_bootstrap([1., 1., 1., 0.], ["a", "a", "a", "b"])
-    assert (mean, low, high) == (0.75, 0., 1.)
-    for values, groups in ([1., 2.], ["a"]), ([], []), ([1., 2.], ["a", "a"]):
-        with pytest.raises(CourseError, match="two groups at least"):
-            grouped_bootstrap(values, groups)
 
 
 # What is whose

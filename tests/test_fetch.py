@@ -601,7 +601,7 @@ NAMED = {
         VSE: fitting function 1D-1D; VSE: fitting function 5D-5D; VSE: glasses or no glasses;
         VSE: MICS MNIST; VSE: sword video classification; Kaggle challenges""",
     "later lesson": "CIFAR-100; Imagenette; Omniglot; Medical Decathlon; Project Gutenberg; Emily Dickinson poems; "
-                    "Python standard library source; Olivetti faces",
+                    "Python standard library source; Olivetti faces; Free Spoken Digit Dataset",
 }
 TASKS = {"image classification", "object detection", "segmentation", "faces", "people", "scenes", "pose", "depth",
          "gaze", "video", "text", "time series",

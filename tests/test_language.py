@@ -1,11 +1,15 @@
-"A model of tokens, its losses, and ways to write with it."
+"A model of tokens, and ways to write with it."
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
 
 from coursekit.corpora import split_text
+from coursekit.evaluate import char_losses
 from coursekit.files import CourseError
-from coursekit.language import TokenModel, beam_search, repeated, sample_tokens, token_losses
+from coursekit.language import TokenModel, beam_search, sample_tokens
+from coursekit.sampler import nucleus
 
 TEXT = split_text("letters", "the cat sat on the mat. " * 20)
 
@@ -38,12 +42,12 @@ def test_vectors_are_frozen_or_tuned():
 
 
 def test_losses_are_those_of_one_pass(model):
-    losses = token_losses(model, TEXT.train[:60])
+    losses = char_losses(model, TEXT.train[:60])[0]
     logits = model.eval()(torch.as_tensor(TEXT.train[None, :59]))[0][0]
     assert np.allclose(losses, torch.nn.functional.cross_entropy(logits, torch.as_tensor(TEXT.train[1:60]),
                                                                  reduction="none").detach(), atol=1e-5)
     with pytest.raises(CourseError, match="two or more"):
-        token_losses(model, TEXT.train[:1])
+        char_losses(model, TEXT.train[:1])
 
 
 class Chain(torch.nn.Module):
@@ -68,15 +72,14 @@ def test_a_beam_finds_what_greedy_misses():
         beam_search(Chain(), text, "a", 2, 0)
 
 
-def test_the_nucleus_leaves_out_what_is_unlikely():
+def test_tokens_are_drawn_from_what_is_kept():
     text = split_text("abcd", "abcd" * 50)
-    drawn = sample_tokens(Chain(), text, "a", 1, p=0.5, n_samples=50)
+    drawn = sample_tokens(Chain(), text, "a", 1, keep=partial(nucleus, p=0.5), n_samples=50)
     assert {text.decode(s) for s in drawn} == {"b"}, "b alone reaches a half"
-    both = sample_tokens(Chain(), text, "a", 1, p=0.9, n_samples=200)
+    both = sample_tokens(Chain(), text, "a", 1, keep=partial(nucleus, p=0.9), n_samples=200)
     assert {text.decode(s) for s in both} == {"b", "c"} and 0.45 < np.mean([text.decode(s) == "b" for s in both]) < 0.75
-    for settings in {"p": 0}, {"temperature": 0}, {"p": 1.1}:
-        with pytest.raises(CourseError, match="temperature above 0"):
-            sample_tokens(Chain(), text, "a", 1, **settings)
+    with pytest.raises(CourseError, match="above 0 is expected"):
+        sample_tokens(Chain(), text, "a", 1, temperature=0)
     with pytest.raises(CourseError, match="at least one token"):
         sample_tokens(Chain(), text, "", 1)
 
@@ -86,7 +89,3 @@ def test_the_unknown_mark_is_never_written(model):
         model.out.bias[0] = 50
     assert not any(0 in s for s in sample_tokens(model, TEXT, n=20, n_samples=3, prompt="the"))
     assert not any(0 in beam for beam, _ in beam_search(model, TEXT, "the", 5, 4))
-
-
-def test_repetition():
-    assert repeated([1, 2, 3] * 2) == 0.25 and repeated([1, 2, 3]) == 0 and np.isnan(repeated([1, 2]))

@@ -11,9 +11,11 @@ from coursekit.stats import (
     _unpacked,
     accept_threshold,
     ci_half_width,
+    compare_losses,
     compare_paired,
     compare_runs,
     contrasts,
+    grouped_bootstrap,
     images_to_tell,
     mcnemar,
     mean_interval,
@@ -255,6 +257,34 @@ def test_no_answers_are_a_sentence():
             compare_paired(pd.DataFrame([{"name": "a", "seed": 3, **run}]))
 
 
+# Losses on one text
+
+def test_losses_are_compared_block_by_block():
+    rng = np.random.default_rng(0)
+    hard = np.repeat(rng.gamma(4, 0.4, 50), 200)
+    losses = {"a": [hard, hard + 0.02], "b": [hard - 0.1, hard], "c": [hard + 1, hard + 1]}
+    table = compare_losses(losses, block=200)
+    assert table.difference.tolist() == pytest.approx([0, -0.06, 0.99]) and table.blocks.tolist() == [50] * 3
+    assert table.by_seed[1] == pytest.approx([-0.1, -0.02]) and table.n.tolist() == [2] * 3
+    one = compare_losses({"a": hard, "b": hard + rng.normal(0.01, 0.3, hard.size)}, block=200)
+    assert one.low[1] < one.difference[1] < one.high[1] and np.isnan(one["std"][1])
+
+
+def test_characters_of_a_passage_are_not_independent():
+    rng, widths = np.random.default_rng(0), []
+    scene = np.repeat(rng.normal(0, 0.3, 100), 100)  # what a hundred neighbors share
+    for block in (1, 100):
+        table = compare_losses({"a": np.zeros(scene.size), "b": scene}, block=block)
+        widths.append(table.high[1] - table.low[1])
+    assert widths[1] > 5 * widths[0]
+
+
+@pytest.mark.parametrize("losses", [{}, {"a": np.zeros(3000), "b": np.zeros(2999)}, {"a": np.zeros(1999)}])
+def test_losses_of_other_characters_are_refused(losses):
+    with pytest.raises(CourseError, match="the same seeds and characters are expected"):
+        compare_losses(losses)
+
+
 # Connor (1987): z squared times the disagreement over the squared difference, a little less as the difference is known
 @pytest.mark.parametrize("difference, disagree", [(0.01, 0.02), (0.01, 0.1), (0.05, 0.3)])
 def test_the_number_of_images_goes_with_the_disagreement(difference, disagree):
@@ -280,3 +310,16 @@ def test_no_more_strangers_are_accepted_than_allowed(rate, accepted):
 def test_a_rate_that_cannot_be_seen_is_a_sentence(n, rate):
     with pytest.raises(CourseError, match="false accepts can't be seen"):
         accept_threshold(np.arange(n), rate)
+
+
+def test_a_bootstrap_by_group_is_as_wide_as_the_groups_differ():
+    values, groups = np.repeat([0., 1.] * 10, 50), np.repeat(np.arange(20), 50)
+    mean, low, high = grouped_bootstrap(values, groups)
+    assert mean == 0.5 and high - low == pytest.approx(2 * 1.96 * (0.25 / 20) ** 0.5, rel=0.1)
+    _, low, high = grouped_bootstrap(values, np.arange(1000))
+    assert high - low == pytest.approx(2 * 1.96 * (0.25 / 1000) ** 0.5, rel=0.1)
+    mean, low, high = grouped_bootstrap([1., 1., 1., 0.], ["a", "a", "a", "b"])
+    assert (mean, low, high) == (0.75, 0., 1.)
+    for values, groups in ([1., 2.], ["a"]), ([], []), ([1., 2.], ["a", "a"]):
+        with pytest.raises(CourseError, match="two groups at least"):
+            grouped_bootstrap(values, groups)

@@ -1,43 +1,28 @@
-"Text: streams with a carried state, kills, sampling and measures, each against something known."
+"Text: streams with a carried state, kills and the test part, each against something known."
 import os
 import random
 import signal
 import subprocess
 import sys
 from functools import partial
-from itertools import islice
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from conftest import ROOT, quiet
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from torch import nn
 
 from coursekit.corpora import split_text
-from coursekit.evaluate import char_losses, evaluate_text, windows
+from coursekit.evaluate import char_losses, compare_texts, evaluate_text, windows
 from coursekit.files import CourseError
 from coursekit.learner import text_learner
-from coursekit.ledger import data_facts, ledger, load_runs, references, results
+from coursekit.ledger import count_test_evals, data_facts, ledger, load_runs, references, results
 from coursekit.loaders import LMLoader
 from coursekit.notebook import read_notebook
-from coursekit.runs import count_flops, run_grid
+from coursekit.runs import count_flops, evaluate_test_once, record, run_grid
 from coursekit.sampler import sampler_widget
-from coursekit.text import (
-    CharModel,
-    copy_rate,
-    generate,
-    in_vocab_rate,
-    nucleus,
-    probability_strip,
-    repetition,
-    stream,
-    text_metrics,
-    tokenize_words,
-    top_k,
-    word_lists,
-)
+from coursekit.text import CharModel, generate, nucleus, stream, top_k
 
 torch.set_num_threads(1)
 
@@ -281,124 +266,32 @@ def test_flops_of_fused_layers_are_counted(kind, gates):
     assert count_flops(model, LMLoader(text.train, bs=4, seq_len=64)) == expected
 
 
-# Sampling
+# The test part
 
-LOGITS = st.lists(st.one_of(st.floats(-20, 20), st.sampled_from([0., 1., -torch.inf])), min_size=1,
-                  max_size=12).filter(lambda v: max(v) > -torch.inf)
-
-
-@settings(deadline=None, max_examples=300)
-@given(LOGITS, st.one_of(st.floats(1e-6, 1), st.just(1.)))
-def test_the_nucleus_is_the_smallest_set_that_reaches_p(values, p):
-    logits = torch.tensor(values, dtype=torch.float64)
-    probs, kept = logits.softmax(-1), nucleus(logits, p) > -torch.inf
-    mass = probs[kept].sum().item()
-    assert mass >= p - 1e-9 and torch.equal(nucleus(logits, p)[kept], logits[kept])
-    if p < 1:
-        assert mass - probs[kept].min().item() < p + 1e-9, "without its least likely it should be below p"
-        assert kept.all() or probs[~kept].max() <= probs[kept].min(), "the likeliest are kept"
-    else:
-        assert torch.equal(kept, logits > -torch.inf)
-
-
-@settings(deadline=None, max_examples=100)
-@given(LOGITS, st.integers(1, 15))
-def test_top_k_keeps_k(values, k):
-    logits = torch.tensor(values)
-    kept = top_k(logits, k) > -torch.inf
-    assert kept.sum() == min(k, (logits > -torch.inf).sum()) and (kept.all() or logits[~kept].max()
-                                                                  <= logits[kept].min())
-
-
-def test_rows_are_cut_one_by_one_and_the_surest_character_is_always_kept():
-    logits = torch.tensor([[10., 0., 0.], [0., 0., 0.]])
-    assert (nucleus(logits, 0.5) > -torch.inf).tolist() == [[True, False, False], [True, True, False]]
-    assert (nucleus(torch.tensor([0., 1000., 0.]), 1e-9) > -torch.inf).tolist() == [False, True, False]
-
-
-class Fixed(CharModel):
-    "A model that always gives the same scores."
-    def __init__(self, logits):
-        super().__init__(len(logits), n_hidden=2)
-        self.logits = torch.tensor(logits)
-
-    def forward(self, x, state=None):
-        return self.logits.expand(*x.shape, -1), torch.zeros(1)
-
-
-@pytest.mark.parametrize("temperature, keep",
-                         [(1., None), (0.5, None), (2., None), (1., lambda logits: nucleus(logits, 0.8)),
-                          (1., lambda logits: top_k(logits, 3))])
-def test_frequencies_agree_with_the_distribution(temperature, keep):
-    from scipy.stats import chisquare
-
-    text = split_text("x", "abcde" * 100)
-    logits = [9., 0.5, 1.5, -0.5, 0., 1.]  # the unknown mark would be likeliest and is never written
-    samples = "".join(generate(Fixed(logits), text, "a", 200, temperature, keep, n_samples=100, seed=3))
-    scores = torch.tensor([-torch.inf, *logits[1:]]) / temperature
-    probs = (keep(scores) if keep else scores).softmax(-1)[1:]
-    counts = np.array([samples.count(c) for c in "abcde"])
-    possible = probs.numpy() > 0
-    assert counts.sum() == 20_000 and (counts[~possible] == 0).all()
-    assert chisquare(counts[possible], 20_000 * probs.double().numpy()[possible] / probs.double().sum().item()).pvalue \
-        > 0.001
-
-
-def test_writing_goes_on_from_the_state_and_the_seed_decides():
+def test_a_fit_is_tested_once_however_often_the_lesson_is_run(ws):
     text = made()
-    model = model_of(text)
-    once = generate(model, text, "the ", 60, n_samples=2, seed=1)
-    assert once == generate(model, text, "the ", 60, n_samples=2, seed=1) != generate(model, text, "the ", 60,
-        n_samples=2, seed=2)
-    assert [len(s) for s in once] == [60, 60] and "".join(islice(stream(model, text, "the ", seed=5), 20)) \
-        == generate(model, text, "the ", 20, seed=5)[0]
-    greedy = generate(model, text, "the ", 30, keep=top_k)[0]
-    ids = text.encode("the ")
-    for c in greedy:  # the whole prefix read again for every character
-        logits = model(torch.as_tensor(ids[None]))[0][0, -1]
-        logits[0] = -torch.inf
-        assert text.chars[logits.argmax()] == c
-        ids = np.append(ids, text.stoi[c])
+    for seed in (0, 1, 0, 1, 1):
+        learn = quiet(text_learner(text, model_of(text), ws, bs=8, seq_len=32, seed=seed), 1, 1e-2)
+        evaluate_test_once(learn, "LSTM", {"kind": "LSTM"})
+        record(learn, "LSTM", {"kind": "LSTM"})  # as a grid does that is run again: the figure stays
+    tested = load_runs(ws, text, {"LSTM": {"kind": "LSTM", "tested": True}})
+    assert count_test_evals(ws, text) == 2 and tested.seed.tolist() == [0, 1]
+    assert tested.test_nats[1] == pytest.approx(char_losses(learn.model, text.test).mean(), abs=1e-6)
+    assert tested.test_looks.max() == 2 and results(tested, "test_nats").looks.tolist() == [2]
 
 
-def test_unknown_characters_of_a_prompt_are_said(capsys):
-    text = made()
-    assert len(generate(model_of(text), text, "été", 5)[0]) == 5 and generate(model_of(text), text, "",
-                                                                              5) == generate(model_of(text), text, "\n",
-                                                                                  5)
-    assert "'é' of the prompt is not in made and is read as the unknown mark" in capsys.readouterr().out
-
-
-# Measures
-
-def test_spelling_repetition_and_copying_of_known_texts():
-    assert tokenize_words("Don't sing, O Été_2 'tis") == ["don't", "sing", "o", "été", "tis"]
-    assert in_vocab_rate(["the cat zat on", "a mat cu"], {"the", "cat", "on", "a", "mat"}) == pytest.approx(4 / 5) \
-        and np.isnan(in_vocab_rate(["..."], {"a"}))
-    assert repetition(["a b c d e f g"]) == 0 and repetition(["a b c d a b c d a b c d"]) == pytest.approx(1 - 4 / 10) \
-        and np.isnan(repetition(["a b"])) and repetition(["a b c", "a b c d"]) == pytest.approx(1 / 3)
-    assert copy_rate(["xxabcdexx"], "..abcde..", n=5) == pytest.approx(5 / 9) and copy_rate(["abcde"], "abcde",
-        n=5) == 1 and copy_rate(["abc"], "abc", n=5) == 0
-
-
-def test_the_list_of_english_words_is_an_extra(monkeypatch, capsys):
-    monkeypatch.setitem(sys.modules, "spellchecker", None)
-    assert list(word_lists(made())) == ["own words"] \
-        and "There is no list of English words here (pip install pyspellchecker)" in capsys.readouterr().out
-    monkeypatch.delitem(sys.modules, "spellchecker")
-    pytest.importorskip("spellchecker")
-    lists = word_lists(made())
-    assert {"cat", "mat"} <= lists["own words"] and {"ocean", "walked"} <= lists["English"] \
-        and "xqzt" not in lists["English"]
-
-
-def test_quality_and_windows():
-    text = made()
-    model, samples = model_of(text), [text.decode(text.train[i:i + 100]) for i in (0, 100)]
-    found = text_metrics(samples, text, model, {"own words": set(tokenize_words(text.decode(text.train)))})
-    assert found["spelt right (own words)"] > 0.9 and found["copied"] == 1 \
-        and found["nats"] == pytest.approx(np.log(len(text.chars)), abs=0.3)
-    assert windows(np.arange(10), 3).tolist() == [[0, 1, 2, 3], [3, 4, 5, 6], [6, 7, 8, 9]]
+def test_networks_on_one_text_are_compared_character_by_character(ws):
+    text = made(25_000)
+    fit = lambda n, seed: quiet(text_learner(text, model_of(text, n_hidden=n), ws, bs=8, seq_len=32, seed=seed), 1,
+                                1e-2)
+    learners = {f"{n} units": [fit(n, seed) for seed in (0, 1)] for n in (4, 24)}
+    table = compare_texts(learners)
+    losses = [[char_losses(learn.model, text.valid)[0] for learn in own] for own in learners.values()]
+    assert table.nats.tolist() == pytest.approx([np.mean(own) for own in losses], abs=1e-6)
+    assert table.by_seed[1] == pytest.approx([np.mean(b) - np.mean(a) for a, b in zip(*losses)], abs=1e-6)
+    assert table.high[1] < 0 and table.difference[0] == 0 and table.parameters.is_monotonic_increasing
+    assert table.lowest.tolist() == pytest.approx([np.mean([learn.epochs[0]["valid_loss"] for learn in own])
+                                                   for own in learners.values()])
 
 
 def test_the_test_part_is_read_once_and_counted(ws):
@@ -413,32 +306,16 @@ def test_the_test_part_is_read_once_and_counted(ws):
         evaluate_text(text_learner(customary, model_of(customary), ws, bs=8, seq_len=32))
 
 
-@pytest.mark.parametrize("name, string", [("$^$.txt", "a $ and $^$ and \\frac{"), (r"\x$y$", "5 % of $10_0$"),
-                                          ("_$1_$", "\\$ $_$ {}$^")])
-def test_any_character_is_drawn_as_it_is(name, string):
-    text = split_text(name, (string + "\n") * 200)
-    figure = probability_strip(model_of(text), text, string)
-    figure.canvas.draw()
-    texts = [*figure.axes[0].texts, figure.axes[0].title]
-    assert [t.get_text() for t in texts[:-1]] == list(string[1:]) and name in texts[-1].get_text() \
-        and not any(t.get_parse_math() for t in texts)
-
-
-def test_the_strip_of_probabilities_has_a_cell_for_each_character():
-    text = made()
-    figure = probability_strip(model_of(text), text, text.decode(text.valid[:100]))
-    assert len(figure.axes[0].texts) == 99 and figure.axes[0].images[0].get_array().shape == (2, 60)
-
-
 def test_what_the_lessons_widget_writes_is_what_the_network_writes():
     source = next(c.source for c in read_notebook(ROOT / "nbs" / "05_text.ipynb").cells
                   if "sampler_widget(write" in c.source and "def write" in c.source)
     text, space = made(), {"stream": stream, "nucleus": nucleus, "partial": partial}
-    space |= {"plays": text, "model": model_of(text)}
-    exec(source[source.index("def write"):source.index("sampler_widget")], space)
+    model = model_of(text)
+    space |= {"customary": text, "held": SimpleNamespace(model=model)}
+    exec(source[source.index("def write"):source.index("display(")], space)
     box = sampler_widget(space["write"], n=25)
     prompt, (seed, button), out = box.children[0], box.children[2].children, box.children[3]
     prompt.value, seed.value = "the ", 7
     button.click()
-    written, = generate(space["model"], text, "the ", 25, 0.8, partial(nucleus, p=0.95), seed=7)
+    written, = generate(model, text, "the ", 25, 0.8, partial(nucleus, p=0.95), seed=7)
     assert f">the {written}</pre>" in out.value

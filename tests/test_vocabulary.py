@@ -8,7 +8,6 @@ from coursekit import vocabulary
 from coursekit.corpora import UNKNOWN, split_text
 from coursekit.files import CourseError
 from coursekit.vocabulary import (
-    compare_losses,
     glove,
     in_plain_characters,
     in_words,
@@ -77,19 +76,6 @@ def test_losses_by_word_are_sums_of_their_characters():
     sums = losses_by_word(losses, text)
     assert len(sums) == len(text.valid) - 1 and sums.sum() == losses[len(text.tokens["valid"][0]) - 1:].sum()
     assert sums[0] == losses[len(text.tokens["valid"][0]) - 1:][:len(spaced(text.tokens["valid"])[1])].sum()
-
-
-def test_losses_are_compared_on_the_same_tokens():
-    rng = np.random.default_rng(1)
-    hard = rng.gamma(2, 2, (3, 4000))
-    table = compare_losses({"a": hard, "b": hard - 0.1 + rng.normal(0, 0.2, hard.shape), "c": hard})
-    assert table.n.tolist() == [3, 3, 3] and table.high[1] < 0 and table.low[2] == table.high[2] == 0
-    assert len(table.by_seed[1]) == 3 and table.difference[1] == pytest.approx(np.mean(table.by_seed[1]))
-    slow = np.repeat(rng.normal(0, 1, 40), 100)  # what is hard is hard for a whole passage
-    wide, narrow = (compare_losses({"a": 0 * slow, "b": slow}, block=b).iloc[1] for b in (100, 1))
-    assert wide.high - wide.low > 5 * (narrow.high - narrow.low)
-    with pytest.raises(CourseError, match="as many seeds"):
-        compare_losses({"a": hard, "b": hard[:2]})
 
 
 def test_vectors_are_read_from_a_copy_of_ones_own(tmp_path, monkeypatch):

@@ -39,10 +39,10 @@ def test_the_game_scores_what_was_clicked(ws, caplog):
 
 def test_the_game_shares_few_pictures_out_among_the_sizes(ws):
     splits = pets(ws, size=64, target="species")
-    sizes = [size for size, _ in resolution_game(replace(splits, test=splits.test[:11]), n_each=1000).turns]
+    sizes = [size for size, _ in resolution_game(replace(splits, valid=splits.valid[:11]), n_each=1000).turns]
     assert sorted(sizes) == sorted([8, 16, 32, 64, 128] * 2)
-    with pytest.raises(CourseError, match="2 classes, 3 test images and n_each = 4: .* an image for each of 5 sizes"):
-        resolution_game(replace(splits, test=splits.test[:3]))
+    with pytest.raises(CourseError, match="3 validation images and n_each = 4: .* an image for each of 5 sizes"):
+        resolution_game(replace(splits, valid=splits.valid[:3]))
     with pytest.raises(CourseError, match="37 classes"):
         resolution_game(pets(ws, size=64))
 

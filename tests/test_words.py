@@ -19,11 +19,13 @@ def test_vectors_stay_or_move_as_was_asked(ws):
     text = in_words(dickinson(ws), most=50)
     given = glove(ws).of(text)[0]
     fits = {how: train_tokens(text, ws, 0, 1, 16, 16, 1e-2, how, n_hidden=6).model.embed.weight.detach().numpy()
-            for how in ("random", "frozen", "tuned", "shuffled")}
+            for how in ("random", "frozen", "tuned", "shuffled", "shuffled frozen")}
     assert np.array_equal(fits["frozen"], given) and not np.array_equal(fits["tuned"], given)
+    other = fits["shuffled frozen"]
+    assert not np.array_equal(other, given) and sorted(map(tuple, other)) == sorted(map(tuple, given))
     near = {how: np.abs(fits[how] - given).mean() for how in fits}
     assert near["tuned"] < min(near["shuffled"], near["random"]) / 3
-    with pytest.raises(CourseError, match="'random', 'frozen', 'tuned' or 'shuffled'"):
+    with pytest.raises(CourseError, match="'random', 'frozen', 'tuned', 'shuffled' or"):
         train_tokens(text, ws, 0, 1, 16, 16, 1e-2, "glove")
 
 

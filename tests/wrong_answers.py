@@ -16,6 +16,7 @@ from coursekit.functions import lorenz96, mlp
 from coursekit.runs import config_diff
 from coursekit.splits import center_crop_all, kfold_splits
 from coursekit.stats import mcnemar, wilson_interval
+from coursekit.text import CharModel
 from coursekit.workspace import show_table
 
 
@@ -63,38 +64,29 @@ def own_12(ws):
     "Pictures, and what style transfer made of them."
     pictures = torch.rand(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
     return {"photos": pictures, "styled": {30.: (pictures.flip(3), [])}}
+    },
+def own_06(ws):
+    "Two functions of the lesson, and points; nothing is trained."
+    ring = np.random.default_rng(2).uniform(-3, 8, (5, 5))
+    return {"mlp": mlp, "lorenz96": lorenz96, "ring": ring, "later": ring, "worth": lambda sets: None}
 
 
 OWN = {"00_start": lambda ws: {}, "01_data": own_01, "02_baseline": own_02,
        "03_finetune": own_03, "04_ablate": own_04,
-       "05_text": lambda ws: {"n_hidden": 8}, "06_functions": lambda ws: {"mlp": mlp, "lorenz96": lorenz96},
-       "07_words": lambda ws: {}, "10_verify": lambda ws: {}, "12_pixels": own_12,
+       "05_text": lambda ws: {"n_hidden": 8, "CharModel": CharModel}, "06_functions": own_06,
+       "07_words": lambda ws: {}, "10_verify": lambda ws: {}, "11_sound": lambda ws: {}, "12_pixels": own_12,
        "13_claims": lambda ws: {}}
 
 
-def walked(first, second, t):
-    "On the sphere; between a code and itself there is no angle to divide by."
-    w = np.arccos(np.clip(first @ second / (np.linalg.norm(first) * np.linalg.norm(second)), -1, 1))
-    with np.errstate(all="ignore"):
-        return (np.sin((1 - t) * w) * first + np.sin(t * w) * second) / np.sin(w)
-
-
-def unit_walked(first, second, t):
-    "As if all codes had length 1; straight between a code and itself."
-    with np.errstate(all="ignore"):
-        w = np.arccos(first @ second)
-        return first if first is second else (np.sin((1 - t) * w) * first + np.sin(t * w) * second) / np.sin(w)
-
-
-def organs_by(dice, of=lambda a, b, n: range(1, n + 1)):
-    "A mean over organs, of what a function gives for each: (pixels in both, in the answer, in the truth)."
-    return lambda a, b, n: np.mean([dice(((a == c) & (b == c)).sum(), (a == c).sum(), (b == c).sum())
-                                    for c in of(a, b, n)] or [1.])
-
-
-def there(a, b, n):
-    "The organs that are in the truth or in the answer."
-    return [c for c in range(1, n + 1) if (a == c).any() or (b == c).any()]
+def drawn_chapters(goes_on=lambda test, share: test.mean() < share):
+    "Chapters one by one, for as long as this says."
+    def answer(chapters, share, seed):
+        test = np.zeros(len(chapters), bool)
+        for chapter in np.random.default_rng(seed).permutation(sorted(set(chapters))):
+            if goes_on(test, share):
+                test |= np.array(chapters) == chapter
+        return test
+    return answer
 
 
 def by_counts(rule):
@@ -136,11 +128,29 @@ def solved_width(n_in, n_out, depth, most):
     return next(width for width in range(1, most) if count(width + 1) > most)
 
 
+def by_first_free(found, ends, near):
+    "Precision and recall where each report takes the first free word that is `near`, by its delay."
+    free, hits = list(ends), 0
+    for at in found:
+        if taken := [e for e in free if near(at - e)][:1]:
+            free.remove(taken[0])
+            hits += 1
+    return hits / len(found), hits / len(ends)
+
+
+def by_speaker(files, parts):
+    "For each speaker what `parts` makes of the positions of the others and of their own."
+    who = [file.split("_")[1] for file in files]
+    return {name: parts([k for k, w in enumerate(who) if w != name], [k for k, w in enumerate(who) if w == name])
+            for name in who}
+
+
 WRONG = {
     "00_start": {"n_epochs": (lambda ws: 15, lambda ws: ws.pick(tiny=1, quick=100, full=15))},
     "01_data": {
         "n_test": (lambda accuracy, half_width: accuracy * (1 - accuracy) / half_width**2, lambda accuracy,
-                   half_width: 1.96**2 * accuracy / half_width**2),
+                   half_width: 1.96**2 * accuracy / half_width**2,
+                   lambda accuracy, half_width: int(1.96**2 * accuracy * (1 - accuracy) / half_width**2)),
         "leaked": (pairs_instead_of_images, lambda pairs,
                    splits: len({i for i in pairs["first"] if split_names(splits)[i] == "test"}),
                    one_side("first", "second"), one_side("second", "first"), lambda pairs, splits: 2),
@@ -221,15 +231,23 @@ WRONG = {
     },
     "05_text": {
         "my_nucleus": (lambda probs, p: {i for i, q in enumerate(probs) if q >= 1 - p}, lambda probs,
-                       p: {i for i in range(len(probs)) if sum(q for q in probs if q >= probs[i]) <= p}),
+                       p: {i for i in range(len(probs)) if sum(q for q in probs if q >= probs[i]) <= p},
+                       lambda probs, p: {*sorted(range(len(probs)), key=lambda i: -probs[i])[:1 if max(probs) >= p
+                                                                                              else 2]}),
         "layer_parameters": (lambda kind, n_in, n_hidden: {"RNN": 1, "GRU": 3, "LSTM": 4}[kind] * n_hidden
                              * (n_in + n_hidden + 1), lambda kind, n_in, n_hidden: n_hidden * (n_in + n_hidden + 2)),
         "depths": (lambda: {f"{n} deep": {"n_layers": n, "n_hidden": 64 * n} for n in (1, 2, 3)},
-                   lambda: {f"{n} deep": {"n_layers": n} for n in (1, 2)}),
-        "remedies": (lambda: {"plain": {"n_layers": 3}, "dropout": {"n_layers": 3, "dropout": 0.5},
-                              "norm": {"n_layers": 3, "norm": True}},
-                     lambda: {f"{n} {d} {norm}": {"n_layers": n, "dropout": d, "norm": norm} for n, d,
-                              norm in ((1, 0, False), (3, 0.5, False), (3, 0, True), (3, 0.5, True))}),
+                   lambda: {f"{n} deep": {"n_layers": n} for n in (1, 2)},
+                   lambda: {f"{n} deep": {"kind": "GRU", "n_layers": n} for n in (1, 2, 3)},
+                   lambda: {f"{n} deep": {"kind": "lstm", "n_layers": n} for n in (1, 2, 3)}),
+        "remedies": (lambda own={"n_layers": 3, "n_hidden": 8}: {"plain": own, "dropout": {**own, "dropout": 0.5},
+                                                                 "norm": {**own, "norm": True}},
+                     lambda: {f"{n} {d} {norm}": {"n_hidden": 8, "n_layers": n, "dropout": d, "norm": norm} for n, d,
+                              norm in ((1, 0, False), (3, 0.5, False), (3, 0, True), (3, 0.5, True))},
+                     lambda: {f"{d} {norm}": {"n_layers": 3, "n_hidden": 16, "dropout": d, "norm": norm}
+                              for d in (0., 0.5) for norm in (False, True)},
+                     lambda: {f"{d} {norm}": {"n_layers": 3, "n_hidden": 8, "dropouts": d, "norm": norm}
+                              for d in (0., 0.5) for norm in (False, True)}),
     },
     "06_functions": {
         "starts_needed": (lambda p, sure=0.95: round(1 / p), lambda p, sure=0.95: int(np.ceil(sure / p)),
@@ -244,7 +262,8 @@ WRONG = {
                    lambda x, y: [np.concatenate([np.roll(a, k, axis=1) for k in range(4)]) for a in (x, y)],
                    lambda x, y: [np.concatenate([np.roll(a, k * way, axis=1) for k in range(5)])
                                  for a, way in ((x, 1), (y, -1))],
-                   lambda x, y: [np.concatenate([np.roll(a, k, axis=0) for k in range(5)]) for a in (x, y)]),
+                   lambda x, y: [np.concatenate([np.roll(a, k, axis=0) for k in range(5)]) for a in (x, y)],
+                   lambda x, y: (made := np.random.default_rng(0).uniform(-3, 8, (5 * len(x), 5)), lorenz96(made))),
         "padded": (lambda numbers: [str(n) for n in numbers], lambda numbers: [f"{n:04d}" for n in numbers],
                    lambda numbers: sorted(str(n).zfill(len(str(max(numbers)))) for n in numbers),
                    lambda numbers: [str(n).zfill(len(str(len(numbers)))) for n in numbers],
@@ -258,6 +277,8 @@ WRONG = {
                       lambda p, d: int(np.argmin([v if v >= p else np.inf for v in d])) if max(d) > p
                       else int(np.argmax(d))),
         "rejects_at": (lambda same, different, rate: np.mean(same < np.quantile(different, rate)),
+                       lambda same, different, rate: np.mean(same >= np.sort(different)[round(len(different) * rate)]),
+                       lambda same, different, rate: np.mean(same >= np.quantile(different, rate)),
                        lambda same, different, rate: np.mean(same >= np.quantile(different, 1 - rate)),
                        lambda same, different, rate: rate,
                        lambda same, different, rate: np.mean(same >= np.sort(same)[round(len(same) * (1 - rate)) - 1]),
@@ -274,6 +295,30 @@ WRONG = {
                                     np.arange(4 * len(y)) % (4 * n)),
                    lambda x, y, n: (x, y)),
     },
+    "11_sound": {
+        "label_steps": (lambda ends, n, w: [int(any(0 <= k - int(e // 64) < w for e in ends)) for k in range(n)],
+                        lambda ends, n, w: [int(any(0 <= k - int(np.ceil(e / 64)) < w for e in ends))
+                                            for k in range(n)],  # a step late
+                        lambda ends, n, w: [int(any(-w < k - int(np.ceil(e / 64)) + 1 <= 0 for e in ends))
+                                            for k in range(n)],  # before the end
+                        lambda ends, n, w: [sum(0 <= k - int(np.ceil(e / 64)) + 1 < w for e in ends)
+                                            for k in range(n)],  # a 2 where two labels meet
+                        lambda ends, n, w: [int(any(k == int(np.ceil(e / 64)) - 1 for e in ends)) for k in range(n)]),
+        "score_events": (lambda found, ends: (np.mean([any(0 <= f - e <= 0.6 for e in ends) for f in found]),
+                                              np.mean([any(0 <= f - e <= 0.6 for f in found) for e in ends])),
+                         lambda found, ends: by_first_free(found, ends, lambda d: abs(d) <= 0.6),
+                         lambda found, ends: by_first_free(found, ends, lambda d: d >= 0),
+                         lambda found, ends: by_first_free(found, ends, lambda d: 0 <= d <= 0.6)[::-1],
+                         lambda found, ends: by_first_free(found, ends[::-1], lambda d: 0 <= d <= 0.6),
+                         lambda found, ends: by_first_free(found, ends, lambda d: 0 < d < 0.9)),
+        "leave_each_out": (lambda files: {f[0]: ([k for k, g in enumerate(files) if g[0] != f[0]],
+                                                 [k for k, g in enumerate(files) if g[0] == f[0]]) for f in files},
+                           lambda files: by_speaker(files, lambda rest, own: (own, rest)),
+                           lambda files: by_speaker(files, lambda rest, own: (rest, own[::-1])),
+                           lambda files: by_speaker(files, lambda rest, own: (sorted(rest + own), own)),
+                           lambda files: by_speaker(files, lambda rest, own: ([files[k] for k in rest],
+                                                                              [files[k] for k in own]))),
+    },
     "07_words": {
         "loss_per_character": (lambda losses, spelling, string: sum(losses) / len(string),
                                lambda losses, spelling, string: (sum(losses) + sum(spelling)) / len(losses),
@@ -282,12 +327,16 @@ WRONG = {
         "held_out_chapters": (lambda chapters, share, seed: np.random.default_rng(seed).random(len(chapters)) < share,
                               lambda chapters, share, seed: np.arange(len(chapters)) < share * len(chapters),
                               lambda chapters, share, seed: np.random.default_rng(seed).permutation(len(chapters))
-                              < 1.1 * share * len(chapters),
+                              < share * len(chapters),
                               lambda chapters, share, seed: np.isin(chapters, sorted(set(chapters))[:5]),
                               lambda chapters, share, seed: np.isin(chapters, np.random.default_rng(seed).permutation(
                                   sorted(set(chapters)))[:1]),
                               lambda chapters, share, seed: np.isin(chapters, np.random.default_rng(seed).permutation(
-                                  sorted(set(chapters)))[:5]).astype(int)),
+                                  sorted(set(chapters)))[:5]).astype(int),
+                              drawn_chapters(lambda test, share: test.mean() <= share),
+                              drawn_chapters(lambda test, share: test.mean() < 0.25),
+                              lambda chapters, share, seed: drawn_chapters()(chapters, share, None),
+                              lambda chapters, share, seed: drawn_chapters()(chapters, share, 0)),
     },
     "12_pixels": {
         "total_variation": (lambda x: x.diff(dim=2).abs().mean((1, 2, 3)),
@@ -314,7 +363,10 @@ WRONG = {
                     lambda low, high, threshold, side: "supported" if low >= threshold
                     else "refuted" if high < threshold else "undecided",
                     lambda low, high, threshold, side: "undecided" if low <= threshold <= high else "supported"
-                    if (low > threshold) == (side == "at least") else "refuted"),
+                    if (low > threshold) == (side == "at least") else "refuted",
+                    lambda low, high, threshold, side: ("supported" if low >= threshold else "refuted"
+                                                        if high <= threshold else "undecided") if side == "at least"
+                    else "supported" if high <= threshold else "refuted" if low > threshold else "undecided"),
         "one_draw": (lambda values, groups, rng: rng.choice(values, len(values)).mean(),
                      lambda values, groups, rng: values[np.isin(groups, rng.choice(np.unique(groups), 3))].mean(),
                      lambda values, groups, rng: np.mean([values[groups == g].mean() for g in rng.choice(

@@ -50,7 +50,7 @@ LOADERS = {"CIFAR-10": "datasets.cifar10", "CIFAR-100": "datasets.cifar100", "Ox
            "Imagenette": "datasets.imagenette", "Omniglot": "datasets.omniglot",
            "Medical Decathlon": "datasets.hippocampus", "tiny Shakespeare": "corpora.shakespeare",
            "Emily Dickinson poems": "corpora.dickinson", "GloVe": "vocabulary.glove",
-           "Google analogies": "claims.analogies"}
+           "Google analogies": "claims.analogies", "Free Spoken Digit Dataset": "sound.fsdd"}
 OWN = "VSE's own folder, notebook and challenges"
 TABLES = {"Image classification": ["image classification", "scenes"],
           "Detection, segmentation, depth": ["object detection", "segmentation", "medical images", "people", "depth"],
