@@ -64,7 +64,8 @@ def own_12(ws):
     "Pictures, and what style transfer made of them."
     pictures = torch.rand(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
     return {"photos": pictures, "styled": {30.: (pictures.flip(3), [])}}
-    },
+
+
 def own_06(ws):
     "Two functions of the lesson, and points; nothing is trained."
     ring = np.random.default_rng(2).uniform(-3, 8, (5, 5))
@@ -143,6 +144,31 @@ def by_speaker(files, parts):
     who = [file.split("_")[1] for file in files]
     return {name: parts([k for k, w in enumerate(who) if w != name], [k for k, w in enumerate(who) if w == name])
             for name in who}
+
+
+def walked(first, second, t):
+    "On the sphere; between a code and itself there is no angle to divide by."
+    w = np.arccos(np.clip(first @ second / (np.linalg.norm(first) * np.linalg.norm(second)), -1, 1))
+    with np.errstate(all="ignore"):
+        return (np.sin((1 - t) * w) * first + np.sin(t * w) * second) / np.sin(w)
+
+
+def unit_walked(first, second, t):
+    "As if all codes had length 1; straight between a code and itself."
+    with np.errstate(all="ignore"):
+        w = np.arccos(first @ second)
+        return first if first is second else (np.sin((1 - t) * w) * first + np.sin(t * w) * second) / np.sin(w)
+
+
+def organs_by(dice, of=lambda a, b, n: range(1, n + 1)):
+    "A mean over organs, of what a function gives for each: (pixels in both, in the answer, in the truth)."
+    return lambda a, b, n: np.mean([dice(((a == c) & (b == c)).sum(), (a == c).sum(), (b == c).sum())
+                                    for c in of(a, b, n)] or [1.])
+
+
+def there(a, b, n):
+    "The organs that are in the truth or in the answer."
+    return [c for c in range(1, n + 1) if (a == c).any() or (b == c).any()]
 
 
 WRONG = {
