@@ -155,8 +155,9 @@ def told_apart(real, made,           # uint8 images to train on, (n, h, w, 3)
               ) -> np.ndarray:       # whether each answer on the others is right, real ones first
     "Answers of a small judge that was trained to tell real from made pictures."
     torch.manual_seed(seed)
-    n = min(len(real), len(made))
-    images = np.concatenate([real[:n], made[:n], other_real, other_made])
+    n, pick = min(len(real), len(made)), np.random.default_rng(seed)
+    real, made = (pictures[pick.permutation(len(pictures))[:n]] for pictures in (real, made))
+    images = np.concatenate([real, made, other_real, other_made])
     labels = np.repeat([0, 1, 0, 1], [n, n, len(other_real), len(other_made)])
     of = np.arange(2 * n, len(images))
     watched = np.arange(0, 2 * n, 10)  # fastai wants a part to watch; nothing is chosen by it

@@ -153,6 +153,13 @@ def walked(first, second, t):
         return (np.sin((1 - t) * w) * first + np.sin(t * w) * second) / np.sin(w)
 
 
+def unclipped(first, second, t):
+    "Rounding may make the cosine of a code and itself more than 1."
+    with np.errstate(all="ignore"):
+        w = np.arccos(first @ second / (np.linalg.norm(first) * np.linalg.norm(second)))
+    return first if w < 1e-6 else (np.sin((1 - t) * w) * first + np.sin(t * w) * second) / np.sin(w)
+
+
 def unit_walked(first, second, t):
     "As if all codes had length 1; straight between a code and itself."
     with np.errstate(all="ignore"):
@@ -382,6 +389,7 @@ WRONG = {
                        lambda a, b, n: (a == b).mean()),
         "slerp": (walked, unit_walked, lambda a, b, t: (1 - t) * a + t * b, lambda a, b, t: t * a + (1 - t) * b,
                   lambda a, b, t: a if a is b else walked(a, b, np.clip(t, 0.1, 0.95)),
+                  unclipped,
                   lambda a, b, t: ((1 - t) * a + t * b) / np.linalg.norm((1 - t) * a + t * b) * np.linalg.norm(a)),
     },
     "13_claims": {
