@@ -33,8 +33,6 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                  'coursekit.audio.SoundNet.forward': ('kit/audio.html#soundnet.forward', 'coursekit/audio.py'),
                                  'coursekit.audio.StepLoss': ('kit/audio.html#steploss', 'coursekit/audio.py'),
                                  'coursekit.audio.StepLoss.__init__': ('kit/audio.html#steploss.__init__', 'coursekit/audio.py'),
-                                 'coursekit.audio.StepLoss.activation': ('kit/audio.html#steploss.activation', 'coursekit/audio.py'),
-                                 'coursekit.audio.StepLoss.decodes': ('kit/audio.html#steploss.decodes', 'coursekit/audio.py'),
                                  'coursekit.audio._as_float': ('kit/audio.html#_as_float', 'coursekit/audio.py'),
                                  'coursekit.audio._by_soundfile': ('kit/audio.html#_by_soundfile', 'coursekit/audio.py'),
                                  'coursekit.audio.as_loud': ('kit/audio.html#as_loud', 'coursekit/audio.py'),

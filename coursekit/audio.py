@@ -22,7 +22,7 @@ import torch
 from torch import nn
 
 from .files import CourseError, short_path
-from .task import Task
+from .task import BinaryCrossEntropy, Task
 
 RATE = 8000              # samples a second
 N_FFT = 256              # samples of a frame: 32 ms
@@ -278,18 +278,10 @@ def widen(width):
     return targets
 
 
-class StepLoss(nn.BCEWithLogitsLoss):
+class StepLoss(BinaryCrossEntropy):
     "Binary cross-entropy of scores and labels (bs, steps), in which a 1 weighs as much as `weight` zeros."
     def __init__(self, weight=1.):
         super().__init__(pos_weight=torch.tensor(float(weight)))
-
-    def activation(self, x):
-        "Scores to probabilities."
-        return x.sigmoid()
-
-    def decodes(self, x):
-        "Probabilities to 0 and 1."
-        return (x > 0.5).long()
 
 
 def steps_right(scores, labels):

@@ -188,6 +188,20 @@ def cut_off(learn, after, *args, method="fit_one_cycle"):
         getattr(learn, method)(*args)
 
 
+def interrupt(learn, after, *args, fit=quiet):
+    "Ctrl-C in a fit, when so many batches are done."
+    one_batch, n = learn.one_batch, [0]
+    def counted(*a):
+        if n[0] == after:
+            raise KeyboardInterrupt
+        n[0] += 1
+        one_batch(*a)
+    learn.one_batch, learn.checkpoint_seconds = counted, 0
+    with pytest.raises(KeyboardInterrupt):
+        fit(learn, *args)
+    del learn.one_batch
+
+
 @pytest.fixture
 def make(tmp_path):
     "Make a notebook with a parameters cell and the given code cells."

@@ -8,6 +8,7 @@ from itertools import permutations
 import numpy as np
 import pytest
 import torch
+from conftest import interrupt
 from scipy.io import wavfile
 
 from coursekit import audio
@@ -308,16 +309,7 @@ def test_an_interrupted_detector_goes_on_as_if_nothing_had_been(place, capsys):
     whole = quiet(made(place))
     assert whole.epochs[-1]["valid_loss"] < whole.epochs[0]["valid_loss"]
     whole.checkpoints.forget()
-    learn, n = made(place), [0]
-    one_batch = learn.one_batch
-    def counted(*a):
-        n[0] += 1
-        if n[0] == 6:
-            raise KeyboardInterrupt
-        one_batch(*a)
-    learn.one_batch, learn.checkpoint_seconds = counted, 0
-    with pytest.raises(KeyboardInterrupt):
-        quiet(learn)
+    interrupt(made(place), 5, fit=quiet)
     again = quiet(made(place))
     assert "it goes on from there" in capsys.readouterr().out and again.recorder.values == whole.recorder.values
     assert all(map(torch.equal, whole.model.state_dict().values(), again.model.state_dict().values()))

@@ -7,6 +7,7 @@ import sys
 import numpy as np
 import pytest
 import torch
+from conftest import interrupt
 
 from coursekit.augment import random_affine
 from coursekit.files import CourseError
@@ -150,16 +151,7 @@ def test_an_encoder_takes_other_sides_and_says_which_not():
 def test_an_interrupted_fit_goes_on_as_if_nothing_had_been(place, capsys):
     whole = quiet(made(place))
     whole.checkpoints.forget()
-    learn, n = made(place), [0]
-    one_batch = learn.one_batch
-    def counted(*a):
-        n[0] += 1
-        if n[0] == 9:
-            raise KeyboardInterrupt
-        one_batch(*a)
-    learn.one_batch, learn.checkpoint_seconds = counted, 0
-    with pytest.raises(KeyboardInterrupt):
-        quiet(learn)
+    interrupt(made(place), 8, fit=quiet)
     again = quiet(made(place))
     assert "it goes on from there" in capsys.readouterr().out and again.recorder.values == whole.recorder.values
     assert all(map(torch.equal, whole.model.state_dict().values(), again.model.state_dict().values()))

@@ -12,7 +12,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from conftest import cut_off, made, net, quiet
+from conftest import cut_off, interrupt, made, net, quiet
 from fastai.callback.core import Callback
 from fastai.callback.fp16 import MixedPrecision, NonNativeMixedPrecision
 from fastai.callback.mixup import MixUp
@@ -229,20 +229,6 @@ def test_a_fit_goes_on_with_the_bar_on_and_keeps_its_figures_through_predictions
 
 
 # Ctrl-C
-
-def interrupt(learn, after, *args):
-    "Ctrl-C before a batch."
-    one_batch, n = learn.one_batch, [0]
-    def counted(*a):
-        if n[0] == after:
-            raise KeyboardInterrupt
-        n[0] += 1
-        one_batch(*a)
-    learn.one_batch, learn.checkpoint_seconds = counted, 0
-    with pytest.raises(KeyboardInterrupt):
-        quiet(learn, *args)
-    del learn.one_batch
-
 
 @pytest.mark.parametrize("note", ["history['last'] = float(preds.mean())", "history.setdefault('all', []).append(1)",
                                   "seen.append(len(y))"])

@@ -7,6 +7,7 @@ import sys
 import numpy as np
 import pytest
 import torch
+from conftest import interrupt
 from torch import nn
 
 from coursekit.files import CourseError
@@ -172,16 +173,7 @@ def test_a_unet_is_trained_by_the_learner_and_goes_on(kind, place, capsys):
     whole = quiet(made())
     assert not whole._unknown, "another process knows this fit again"
     whole.checkpoints.forget()
-    learn, n = made(), [0]
-    one_batch = learn.one_batch
-    def counted(*a):
-        n[0] += 1
-        if n[0] == 5:
-            raise KeyboardInterrupt
-        one_batch(*a)
-    learn.one_batch, learn.checkpoint_seconds = counted, 0
-    with pytest.raises(KeyboardInterrupt):
-        quiet(learn)
+    interrupt(made(), 4, fit=quiet)
     again = quiet(made())
     assert "it goes on from there" in capsys.readouterr().out
     assert all(map(torch.equal, whole.model.state_dict().values(), again.model.state_dict().values()))
